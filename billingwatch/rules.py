@@ -1,0 +1,120 @@
+"""What to watch and whom to tell, from `billingwatch.toml`. Every mistake is reported at once, with its key and a hint."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from billingwatch.settings import ConfigurationError, Problem
+
+DEFAULT_PATH = "billingwatch.toml"
+ENVIRONMENT_CHANNEL = "default"  # the channel that BILLINGWATCH_APPRISE_URLS makes
+
+
+class Route(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where messages go: the names of channels."""
+
+    channels: tuple[str, ...] = ()
+
+
+class Rules(Struct, frozen=True):
+    """`channels` maps a name to its Apprise URLs, secrets filled in; `detectors` holds the TOML's sections as they are.
+
+    What a detector's keys mean is the detectors' business: `detectors.registry.configure` reads them.
+    """
+
+    channels: dict[str, tuple[str, ...]] = {}
+    route: Route = Route()
+    detectors: dict[str, dict[str, Any]] = {}
+    retention_days: int = 400
+
+
+_KEYS = ("channels", "route", "detectors", "retention_days")
+
+
+def read_rules(env: Mapping[str, str]) -> Rules:
+    """The rules of the file that the environment names; without a file, the defaults. Raises ConfigurationError."""
+    named = env.get("BILLINGWATCH_CONFIG", "").strip()
+    path = Path(named or DEFAULT_PATH)
+    problems: list[Problem] = []
+    text = ""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if named:
+            problems.append(Problem("BILLINGWATCH_CONFIG", f"{path} does not exist", "unset it to run on defaults"))
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(Problem(str(path), f"cannot be read: {type(error).__name__}"))
+    rules = parse_rules(text, env, str(path), problems)
+    if problems:
+        raise ConfigurationError(problems)
+    return rules
+
+
+def parse_rules(text: str, env: Mapping[str, str], path: str, problems: list[Problem]) -> Rules:
+    """The rules in this text; what is wrong is added to `problems`, and the default stands in its place."""
+    try:
+        found = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        problems.append(Problem(path, str(error), "TOML: https://toml.io"))
+        found = {}
+    for key in sorted(found.keys() - set(_KEYS)):
+        problems.append(Problem(f"{path}: {key}", "unknown key", f"known: {', '.join(_KEYS)}"))
+        del found[key]
+    channels = _channels(found.get("channels", {}), env, path, problems)
+    urls = tuple(env.get("BILLINGWATCH_APPRISE_URLS", "").split())
+    if urls:
+        channels.setdefault(ENVIRONMENT_CHANNEL, urls)
+    route = _convert(found.get("route", {}), Route, f"{path}: route", problems) or Route()
+    for name in route.channels:
+        if name not in channels:
+            known = ", ".join(channels) or "none"
+            problems.append(Problem(f"{path}: route.channels", f"no channel is named {name!r}", f"named: {known}"))
+    if not route.channels:
+        route = Route(channels=tuple(channels))
+    days = _convert(found.get("retention_days", 400), int, f"{path}: retention_days", problems)
+    if days is not None and days < 31:
+        problems.append(Problem(f"{path}: retention_days", f"{days} is too few", "31 days at least: baselines need them"))
+    detectors = _convert(found.get("detectors", {}), dict[str, dict[str, Any]], f"{path}: detectors", problems)
+    return Rules(channels=channels, route=route, detectors=detectors or {}, retention_days=days or 400)
+
+
+def _channels(
+    sections: object, env: Mapping[str, str], path: str, problems: list[Problem]
+) -> dict[str, tuple[str, ...]]:
+    """`NAME = "URL"` or a list of them; `env:NAME` and `file:PATH` stand for a secret kept elsewhere."""
+    found = _convert(sections, dict[str, str | list[str]], f"{path}: channels", problems) or {}
+    channels = {}
+    for name, value in found.items():
+        place = f"{path}: channels.{name}"
+        urls = [_secret(url, env, place, problems) for url in ([value] if isinstance(value, str) else value)]
+        channels[name] = tuple(url for url in urls if url)
+    return channels
+
+
+def _secret(url: str, env: Mapping[str, str], place: str, problems: list[Problem]) -> str:
+    kind, _, name = url.partition(":")
+    if kind == "env":
+        value = env.get(name, "").strip()
+        if not value:
+            problems.append(Problem(place, f"the variable {name} is not set"))
+        return value
+    if kind == "file" and not name.startswith("//"):
+        try:
+            return Path(os.path.expanduser(name)).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            problems.append(Problem(place, f"{name} cannot be read: {type(error).__name__}"))
+            return ""
+    return url
+
+
+def _convert(value: object, shape: Any, place: str, problems: list[Problem]) -> Any:
+    try:
+        return msgspec.convert(value, shape)
+    except msgspec.ValidationError as error:
+        problems.append(Problem(place, str(error)))
+        return None

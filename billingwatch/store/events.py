@@ -1,0 +1,170 @@
+"""Every verified event once: batches by COPY, duplicates told apart by the primary key, monthly partitions."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime
+
+import psycopg
+from msgspec import Struct
+from psycopg import Connection, sql
+
+from billingwatch.model import Tenant
+from billingwatch.store.connection import refused
+
+_COLUMNS = "account, livemode, id, type, created, api_version, object_id, customer, received_at, payload, raw"
+_PARTITION_LOCK = 0x5061727  # any constant that only partition making uses
+
+
+class NewEvent(Struct, frozen=True):
+    """An event as it is stored. `created` and `received_at` are epoch seconds, `body` the verified bytes."""
+
+    tenant: Tenant
+    id: str
+    type: str
+    created: int
+    api_version: str
+    object_id: str
+    customer: str
+    received_at: float
+    body: bytes
+
+    @property
+    def key(self) -> tuple[Tenant, str]:
+        return self.tenant, self.id
+
+
+class Insertion(Struct, frozen=True):
+    """What became of a batch: which keys are news, and what Postgres refused, each with the reason."""
+
+    new: set[tuple[Tenant, str]]
+    refused: list[tuple[NewEvent, str]]
+
+
+def insert(conn: Connection, events: Sequence[NewEvent]) -> Insertion:
+    """Store what was never stored. Bisects around rows that Postgres refuses: their neighbours are unharmed.
+
+    A payload that jsonb refuses (NUL, lone surrogates) is kept as raw bytes; only what even that refuses is
+    given back. Sorted by key, so that two workers with the same events wait for each other and never deadlock.
+    """
+    conn.execute(
+        f"CREATE TEMP TABLE IF NOT EXISTS incoming ON COMMIT DELETE ROWS AS SELECT {_COLUMNS} FROM events LIMIT 0"
+    )
+    insertion = Insertion(new=set(), refused=[])
+    _insert(conn, sorted(events, key=lambda event: event.key), insertion, raw=False)
+    return insertion
+
+
+def _insert(conn: Connection, events: Sequence[NewEvent], insertion: Insertion, *, raw: bool) -> None:
+    if not events:
+        return
+    try:
+        with conn.transaction():
+            new = _copy(conn, events, raw=raw)
+    except (psycopg.Error, UnicodeEncodeError) as error:
+        reason = _reason(error)
+        if reason is None:
+            raise
+        if len(events) > 1:
+            middle = len(events) // 2
+            _insert(conn, events[:middle], insertion, raw=raw)
+            _insert(conn, events[middle:], insertion, raw=raw)
+        elif not raw:
+            _insert(conn, events, insertion, raw=True)
+        else:
+            insertion.refused.append((events[0], reason))
+    else:
+        insertion.new.update(new)
+
+
+def _copy(conn: Connection, events: Sequence[NewEvent], *, raw: bool) -> set[tuple[Tenant, str]]:
+    with conn.cursor() as cursor:
+        with cursor.copy(f"COPY incoming ({_COLUMNS}) FROM STDIN") as copy:
+            for event in events:
+                copy.write_row(
+                    (
+                        event.tenant.account,
+                        event.tenant.livemode,
+                        event.id,
+                        event.type,
+                        datetime.fromtimestamp(event.created, UTC),
+                        event.api_version,
+                        event.object_id,
+                        event.customer,
+                        datetime.fromtimestamp(event.received_at, UTC),
+                        None if raw else event.body.decode(),
+                        event.body if raw else None,
+                    )
+                )
+        cursor.execute(
+            f"""
+            WITH taken AS (DELETE FROM incoming RETURNING *)
+            INSERT INTO events ({_COLUMNS}) SELECT {_COLUMNS} FROM taken ORDER BY account, livemode, id
+            ON CONFLICT DO NOTHING RETURNING account, livemode, id
+            """
+        )
+        return {(Tenant(account, livemode), id_) for account, livemode, id_ in cursor}
+
+
+def _reason(error: Exception) -> str | None:
+    """Why the data was refused, without the data; None where the store is at fault."""
+    if isinstance(error, psycopg.Error):
+        return f"Postgres refuses it: {type(error).__name__}" if refused(error) else None
+    return "its text cannot be encoded"
+
+
+def ensure_months(conn: Connection, months: Iterable[date]) -> None:
+    """Make the partitions of these months (their first days) where they lack; outside the caller's transaction.
+
+    Attaching, unlike CREATE … PARTITION OF, lets other workers go on inserting meanwhile.
+    """
+    for month in sorted(set(months)):
+        if conn.execute("SELECT to_regclass(%s)", (_partition(month),)).fetchone() != (None,):
+            continue
+        after = next_month(month)
+        table = sql.Identifier(_partition(month))
+        with conn.transaction():
+            conn.execute("SELECT pg_advisory_xact_lock(%s)", (_PARTITION_LOCK,))
+            conn.execute(
+                sql.SQL("CREATE TABLE IF NOT EXISTS {} (LIKE events INCLUDING ALL)").format(table)
+            )
+            attached = conn.execute(
+                "SELECT 1 FROM pg_inherits WHERE inhrelid = to_regclass(%s)", (_partition(month),)
+            ).fetchone()
+            if not attached:
+                conn.execute(
+                    sql.SQL("ALTER TABLE events ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
+                        table, sql.Literal(f"{month} 00:00+00"), sql.Literal(f"{after} 00:00+00")
+                    )
+                )
+
+
+def drop_months_before(conn: Connection, cutoff: datetime) -> list[str]:
+    """Drop the partitions whose every event is older than `cutoff`; their names."""
+    dropped = []
+    for (name,) in conn.execute(
+        "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'events'::regclass"
+    ).fetchall():
+        year, month = int(name[7:11]), int(name[12:14])
+        if datetime.combine(next_month(date(year, month, 1)), datetime.min.time(), UTC) <= cutoff:
+            conn.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
+            dropped.append(name)
+    return dropped
+
+
+def customers(conn: Connection, tenant: Tenant, types: Sequence[str], start: datetime, end: datetime) -> int:
+    """How many customers the events of these types in [start, end) are about."""
+    row = conn.execute(
+        """
+        SELECT count(DISTINCT customer) FROM events
+        WHERE account = %s AND livemode = %s AND created >= %s AND created < %s AND type = ANY(%s) AND customer <> ''
+        """,
+        (tenant.account, tenant.livemode, start, end, list(types)),
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def next_month(month: date) -> date:
+    return date(month.year + month.month // 12, month.month % 12 + 1, 1)
+
+
+def _partition(month: date) -> str:
+    return f"events_{month:%Y_%m}"

@@ -1,0 +1,133 @@
+"""What was counted: rollups, the claims that make business objects count once, and the book of refunds."""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+
+from psycopg import Connection
+
+from billingwatch.model import Bucket, RefundBook, Tenant
+
+
+def claim(conn: Connection, tenant: Tenant, keys: Collection[str]) -> set[str]:
+    """Claim these business objects; those that nobody had claimed before."""
+    rows = conn.execute(
+        """
+        INSERT INTO claims (account, livemode, key) SELECT %s, %s, key FROM unnest(%s::text[]) AS key
+        ON CONFLICT DO NOTHING RETURNING key
+        """,
+        (tenant.account, tenant.livemode, sorted(keys)),
+    )
+    return {key for (key,) in rows}
+
+
+def forget_claims(conn: Connection, before: datetime, limit: int = 50_000) -> int:
+    """Delete up to `limit` claims made before this instant; how many it deleted."""
+    return conn.execute(
+        """
+        DELETE FROM claims WHERE ctid = ANY(ARRAY(SELECT ctid FROM claims WHERE claimed_at < %s LIMIT %s))
+        """,
+        (before, limit),
+    ).rowcount
+
+
+def read_refunds(conn: Connection, tenant: Tenant, charges: Collection[str]) -> dict[str, RefundBook]:
+    """What is known of these charges' refunds, locked until the transaction ends."""
+    if not charges:
+        return {}
+    # The lock is the tenant's: two first tellings about one charge have no row yet that could be locked.
+    conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, %s::int))", (f"refunds {tenant.account}", tenant.livemode))
+    rows = conn.execute(
+        """
+        SELECT id, currency, refunds, refund_amount, totals, total_amount, counted, counted_amount
+        FROM charges WHERE account = %s AND livemode = %s AND id = ANY(%s)
+        """,
+        (tenant.account, tenant.livemode, sorted(charges)),
+    )
+    return {id_: RefundBook(*known) for id_, *known in rows}
+
+
+def write_refunds(conn: Connection, tenant: Tenant, book: Mapping[str, RefundBook]) -> None:
+    if not book:
+        return
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            """
+            INSERT INTO charges (account, livemode, id, currency, refunds, refund_amount, totals, total_amount,
+                                 counted, counted_amount)
+            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+            ON CONFLICT (account, livemode, id) DO UPDATE SET
+                refunds = excluded.refunds, refund_amount = excluded.refund_amount,
+                totals = excluded.totals, total_amount = excluded.total_amount,
+                counted = excluded.counted, counted_amount = excluded.counted_amount
+            """,
+            [
+                (
+                    tenant.account,
+                    tenant.livemode,
+                    id_,
+                    known.currency,
+                    known.refunds,
+                    known.refund_amount,
+                    known.totals,
+                    known.total_amount,
+                    known.counted,
+                    known.counted_amount,
+                )
+                for id_, known in sorted(book.items())
+            ],
+        )
+
+
+def grow(conn: Connection, tenant: Tenant, buckets: Sequence[Bucket]) -> None:
+    """Add to the rollups, in the order of their key so that two workers never deadlock."""
+    if not buckets:
+        return
+    ordered = sorted(buckets, key=lambda row: (row.grain, row.metric, row.start, row.stratum, row.currency))
+    conn.execute(
+        """
+        INSERT INTO rollups (account, livemode, grain, metric, bucket, stratum, currency, count, amount)
+        SELECT %s, %s, grain, metric, to_timestamp(start), stratum, currency, count, amount
+        FROM unnest(%s::smallint[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::bigint[], %s::bigint[])
+             AS row (grain, metric, start, stratum, currency, count, amount)
+        ON CONFLICT (account, livemode, grain, metric, bucket, stratum, currency)
+        DO UPDATE SET count = rollups.count + excluded.count, amount = rollups.amount + excluded.amount
+        """,
+        (
+            tenant.account,
+            tenant.livemode,
+            [row.grain for row in ordered],
+            [row.metric for row in ordered],
+            [row.start for row in ordered],
+            [row.stratum for row in ordered],
+            [row.currency for row in ordered],
+            [row.count for row in ordered],
+            [row.amount for row in ordered],
+        ),
+    )
+
+
+def read(
+    conn: Connection, tenant: Tenant, metrics: Collection[str], spans: Mapping[int, tuple[int, int]]
+) -> list[Bucket]:
+    """The buckets of these metrics: of each grain in `spans` those that start in [start, end), epoch seconds."""
+    found: list[Bucket] = []
+    for grain, (start, end) in spans.items():
+        rows = conn.execute(
+            """
+            SELECT metric, stratum, currency, extract(epoch FROM bucket)::bigint, count, amount FROM rollups
+            WHERE account = %s AND livemode = %s AND grain = %s AND metric = ANY(%s) AND bucket >= %s AND bucket < %s
+            """,
+            (
+                tenant.account,
+                tenant.livemode,
+                grain,
+                sorted(metrics),
+                datetime.fromtimestamp(start, UTC),
+                datetime.fromtimestamp(end, UTC),
+            ),
+        )
+        found += [
+            Bucket(metric, stratum, currency, grain, first, count, amount)
+            for metric, stratum, currency, first, count, amount in rows
+        ]
+    return found

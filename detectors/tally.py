@@ -1,0 +1,100 @@
+"""From facts to what the rollups grow by. What was told before is left out; the caller remembers what was claimed."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import msgspec
+
+from billingwatch.model import Bucket, Fact, RefundBook, Refunded
+from detectors.facts import REFUND, RETRY, Told
+
+GRAINS = (5, 60)  # minutes
+
+_Growth = defaultdict[tuple[str, str, str, int, int], list[int]]  # a bucket's key -> its count and amount
+
+
+def claims(told: Iterable[Told]) -> set[str]:
+    """Every business object that these facts speak about, as the keys to claim."""
+    keys = set()
+    for each in told:
+        if isinstance(each, Refunded):
+            if each.refund:
+                keys.add(_refund_claim(each))
+            continue
+        if each.claim:
+            keys.add(each.claim)
+        if each.attempt_of:
+            keys.add(_try_claim(each))
+    return keys
+
+
+def charges(told: Iterable[Told]) -> set[str]:
+    """The charges whose refunds these facts speak about."""
+    return {each.charge for each in told if isinstance(each, Refunded)}
+
+
+def tally(
+    told: Iterable[Told], fresh: set[str], book: dict[str, RefundBook]
+) -> tuple[list[Bucket], dict[str, RefundBook]]:
+    """What the rollups grow by, and the book's changed charges.
+
+    `fresh` are the claims never made before, `book` what is known of the charges' refunds. Of facts with the
+    same claim the earliest by `created` counts, so the order of arrival within a batch changes nothing.
+    """
+    fresh = set(fresh)
+    growth: _Growth = defaultdict(lambda: [0, 0])
+    changed: dict[str, RefundBook] = {}
+    for each in sorted(told, key=lambda fact: fact.created):
+        if isinstance(each, Refunded):
+            known = changed.get(each.charge) or book.get(each.charge) or RefundBook(each.currency)
+            told_before = bool(each.refund) and _refund_claim(each) not in fresh
+            fresh.discard(_refund_claim(each))
+            settled, count, amount = settle(known, each, told_before)
+            changed[each.charge] = settled
+            if count or amount:
+                _grow(growth, Fact(REFUND, each.created, currency=each.currency, amount=amount), "", count)
+            continue
+        if each.claim:
+            if each.claim not in fresh:
+                continue
+            fresh.discard(each.claim)
+        stratum = each.stratum
+        if each.attempt_of:
+            stratum = each.stratum if _try_claim(each) in fresh else RETRY
+            fresh.discard(_try_claim(each))
+        _grow(growth, each, stratum, 1)
+    return [Bucket(*key, *grown) for key, grown in growth.items()], changed
+
+
+def settle(known: RefundBook, told: Refunded, told_before: bool) -> tuple[RefundBook, int, int]:
+    """What is known after this telling, and by how many refunds and how much money the count grows."""
+    if told.refund:
+        if told_before:
+            return known, 0, 0
+        now = msgspec.structs.replace(
+            known, refunds=known.refunds + 1, refund_amount=known.refund_amount + told.amount
+        )
+    elif told.amount > known.total_amount:
+        now = msgspec.structs.replace(known, totals=known.totals + 1, total_amount=told.amount)
+    else:
+        return known, 0, 0
+    counted = max(now.refunds, now.totals)
+    amount = max(now.refund_amount, now.total_amount)
+    now = msgspec.structs.replace(now, counted=counted, counted_amount=amount)
+    return now, counted - known.counted, amount - known.counted_amount
+
+
+def _grow(growth: _Growth, fact: Fact, stratum: str, count: int) -> None:
+    for grain in GRAINS:
+        span = grain * 60
+        grown = growth[fact.metric, stratum, fact.currency, grain, fact.created // span * span]
+        grown[0] += count
+        grown[1] += fact.amount
+
+
+def _refund_claim(told: Refunded) -> str:
+    return f"{told.refund}:{REFUND}"
+
+
+def _try_claim(fact: Fact) -> str:
+    return f"try:{fact.attempt_of}"

@@ -1,0 +1,1 @@
+"""The receiver: verify, group-commit, enqueue, answer. No database, no parsing."""

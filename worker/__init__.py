@@ -1,0 +1,1 @@
+"""Everything that RQ runs, and the one clock."""

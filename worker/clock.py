@@ -1,0 +1,136 @@
+"""The one clock: it enqueues what time alone makes due, and keeps the house in order. It judges and sends nothing."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from threading import Event
+
+import psycopg
+import structlog
+from psycopg import Connection
+from redis import Redis
+from redis.exceptions import RedisError
+
+from billingwatch import queues
+from billingwatch.queues import ALERTS, EVALUATE, EVENTS, Queue
+from billingwatch.rules import Rules
+from billingwatch.store import accounts, events, outbox, rollups
+from billingwatch.store.connection import StoreAwayError, connect
+from worker.rescue import quarantine_failed, requeue_orphans
+
+log = structlog.get_logger(__name__)
+
+LEADER_LOCK = 0x436C6F63  # "Cloc"; of several clocks the one that holds it ticks, the others stand by
+AHEAD = 3  # months whose partitions exist before they begin
+ACTIVE = timedelta(days=30)  # a tenant without an event for longer has nothing that time could change
+CLAIMS_KEPT = timedelta(days=35)  # past Stripe's 30 days of replayable events
+IMPATIENT = timedelta(seconds=1)  # news older than this that no evaluation saw is enqueued again
+
+TICK = 1.0  # seconds
+EVALUATE_EVERY = 60.0
+RESCUE_EVERY = 30.0
+ORPHANS_EVERY = 300.0
+HOUSEKEEPING_EVERY = 3600.0
+
+
+def run_due(conn: Connection, redis: Redis, now: datetime) -> None:
+    """Every second: judge news that no evaluation saw, send alerts whose time has come."""
+    evaluate, alerts = Queue(EVALUATE, redis), Queue(ALERTS, redis)
+    for tenant in accounts.dirty(conn, now - IMPATIENT):
+        queues.enqueue_evaluation(evaluate, tenant)
+    if not len(alerts):  # else they are being worked on already
+        for alert in outbox.due(conn, now):
+            queues.enqueue_delivery(alerts, alert)
+
+
+def run_evaluations(conn: Connection, redis: Redis, now: datetime) -> None:
+    """Every minute: judge every tenant that time alone can change (silence, drops, recovery)."""
+    evaluate = Queue(EVALUATE, redis)
+    for tenant in accounts.active(conn, now - ACTIVE):
+        queues.enqueue_evaluation(evaluate, tenant)
+
+
+def run_rescue(conn: Connection, redis: Redis, now: datetime) -> None:
+    """Every half minute: copy the events of failed jobs into quarantine."""
+    held = quarantine_failed(conn, Queue(EVENTS, redis))
+    if held:
+        log.error("quarantined", events=held, hint="billingwatch quarantine list")
+
+
+def run_orphans(conn: Connection, redis: Redis, now: datetime) -> None:
+    """Every five minutes: requeue jobs that say they are queued and stand in no queue."""
+    for name in queues.QUEUES:
+        found = requeue_orphans(Queue(name, redis), now)
+        if found:
+            log.error("orphans_requeued", queue=name, jobs=found)
+
+
+def run_housekeeping(conn: Connection, rules: Rules, now: datetime) -> None:
+    """Every hour: partitions ahead, retention behind."""
+    month = now.date().replace(day=1)
+    months = [month]
+    for _ in range(AHEAD):
+        months.append(events.next_month(months[-1]))
+    events.ensure_months(conn, months)
+    for name in events.drop_months_before(conn, now - timedelta(days=rules.retention_days)):
+        log.info("dropped", partition=name)
+    while rollups.forget_claims(conn, now - CLAIMS_KEPT):
+        pass
+
+
+class Clock:
+    """Runs each round when its time has come. A failing round is logged and comes again; the others go on."""
+
+    def __init__(self, redis: Redis, rules: Rules, evaluate_every: float = EVALUATE_EVERY) -> None:
+        self.redis = redis
+        self._rounds: list[tuple[str, float, Callable[[Connection, datetime], None]]] = [
+            ("housekeeping", HOUSEKEEPING_EVERY, lambda conn, now: run_housekeeping(conn, rules, now)),
+            ("due", TICK, lambda conn, now: run_due(conn, redis, now)),
+            ("evaluations", evaluate_every, lambda conn, now: run_evaluations(conn, redis, now)),
+            ("rescue", RESCUE_EVERY, lambda conn, now: run_rescue(conn, redis, now)),
+            ("orphans", ORPHANS_EVERY, lambda conn, now: run_orphans(conn, redis, now)),
+        ]
+        self._next = {name: 0.0 for name, _, _ in self._rounds}
+
+    def run_once(self, conn: Connection, now: datetime, monotonic: float) -> None:
+        """Run every round that is due at `monotonic` seconds. Raises StoreAwayError where Postgres went away."""
+        for name, every, work in self._rounds:
+            if monotonic < self._next[name]:
+                continue
+            self._next[name] = monotonic + every
+            try:
+                work(conn, now)
+            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+                raise StoreAwayError(type(error).__name__) from None
+            except (psycopg.Error, RedisError) as error:
+                log.error("round_failed", round=name, error=type(error).__name__)
+
+
+def run(database_url: str, redis: Redis, rules: Rules, stop: Event, *, evaluate_every: float = EVALUATE_EVERY) -> None:
+    """Tick until `stop` is set. Of several clocks one ticks; when it dies another takes over within seconds."""
+    clock = Clock(redis, rules, evaluate_every)
+    while not stop.is_set():
+        try:
+            conn = connect(database_url, "clock")
+        except StoreAwayError as error:
+            log.warning("store_away", error=str(error))
+            stop.wait(2)
+            continue
+        try:
+            with conn:
+                _lead(conn, clock, stop)
+        except (StoreAwayError, psycopg.Error) as error:
+            log.warning("store_away", error=type(error).__name__)
+            stop.wait(1)
+
+
+def _lead(conn: Connection, clock: Clock, stop: Event) -> None:
+    leading = False
+    while not stop.is_set():
+        if not leading:
+            leading = conn.execute("SELECT pg_try_advisory_lock(%s)", (LEADER_LOCK,)).fetchone() == (True,)
+            if leading:
+                log.info("clock_leads")
+        if leading:
+            clock.run_once(conn, datetime.now(UTC), time.monotonic())
+        stop.wait(TICK)

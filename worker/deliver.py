@@ -1,0 +1,57 @@
+"""Send one alert of the outbox: claim it, send it to its channel, write down what became of it."""
+
+import random
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+import structlog
+from psycopg import Connection
+
+from billingwatch.store import outbox
+from notify.message import Message
+from notify.retry import delay
+from notify.route import CONSOLE
+from notify.send import CONSOLE as CONSOLE_URL
+from notify.send import Delivery, send
+
+log = structlog.get_logger(__name__)
+
+
+def deliver(conn: Connection, alert_id: int, channels: Mapping[str, Sequence[str]], now: datetime) -> bool | None:
+    """True when the alert arrived, False when it did not, None when it was not ours to send.
+
+    The row is the only retry engine: a failure writes the next try, and the clock comes back for it.
+    """
+    alert = outbox.claim(conn, alert_id, now)
+    if alert is None:
+        return None
+    urls = [CONSOLE_URL] if alert.channel == CONSOLE else channels.get(alert.channel, [])
+    delivery = send_all(urls, Message(alert.title, alert.body))
+    finished = datetime.now(UTC)
+    if delivery.ok:
+        outbox.mark_sent(conn, alert, finished)
+        log.info("alert_sent", alert=alert.id, channel=alert.channel, reason=alert.reason, attempts=alert.attempts)
+        return True
+    wait = None if delivery.permanent else delay(alert.attempts, random.random())  # noqa: S311 - jitter is no secret
+    if wait is None:
+        outbox.mark_given_up(conn, alert, finished, delivery.error)
+        log.error("alert_given_up", alert=alert.id, channel=alert.channel, why=delivery.error)
+    else:
+        outbox.mark_retry(conn, alert, finished + wait, delivery.error)
+        log.warning("alert_failed", alert=alert.id, channel=alert.channel, why=delivery.error, next_try_in=str(wait))
+    return False
+
+
+def send_all(urls: Sequence[str], message: Message) -> Delivery:
+    """Send to every address of a channel; it arrived when all did, and is lost when none can ever be reached."""
+    if not urls:
+        return Delivery(ok=False, permanent=True, error="the channel is not configured any more")
+    deliveries = [send(url, message.title, message.body) for url in urls]
+    failures = [delivery for delivery in deliveries if not delivery.ok]
+    if not failures:
+        return deliveries[0]
+    return Delivery(
+        ok=False,
+        permanent=all(failure.permanent for failure in failures),
+        error="; ".join(dict.fromkeys(failure.error for failure in failures)),
+    )

@@ -1,0 +1,70 @@
+"""The functions that RQ calls, by the names in `billingwatch.queues`. Each may run twice."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import msgspec
+import psycopg
+import structlog
+from psycopg import Connection
+
+from billingwatch import queues
+from billingwatch.model import Tenant
+from billingwatch.queues import ALERTS, EVALUATE, EVENTS, Received
+from billingwatch.store.connection import away
+from worker.deliver import deliver as deliver_alert
+from worker.evaluate import evaluate as evaluate_tenant
+from worker.process import PATIENCE, Process, current
+from worker.record import record as record_batch
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+DEADLOCKED = "40P01"
+TRIES = 5  # of a transaction that Postgres sacrificed to another
+
+
+def record(batch: Sequence[object]) -> None:
+    """Store a batch of verified events, then have the tenants they belong to judged."""
+    process = current()
+    received = [msgspec.convert(each, Received) for each in batch]
+    recorded = _with_store(process, lambda conn: record_batch(conn, received, datetime.now(UTC)))
+    log.info("recorded", new=recorded.new, seen=recorded.seen, refused=recorded.refused)
+    evaluate_queue = process.queue(EVALUATE)
+    for tenant in recorded.tenants:
+        queues.enqueue_evaluation(evaluate_queue, tenant)
+
+
+def evaluate(account: str, livemode: bool) -> None:
+    """Judge one tenant as of now, or of the oldest event still queued: a backlog delays judgement."""
+    process = current()
+    tenant = Tenant(account, livemode)
+    queues.begin_evaluation(process.redis, tenant)
+    waiting = queues.oldest_waiting(process.queue(EVENTS))
+    at = min(filter(None, (datetime.now(UTC), waiting)))
+    channels = process.rules.route.channels
+    staged = _with_store(process, lambda conn: evaluate_tenant(conn, tenant, at, process.detectors, channels))
+    alerts = process.queue(ALERTS)
+    for alert in staged:
+        queues.enqueue_delivery(alerts, alert)
+
+
+def deliver(alert: int) -> None:
+    """Send one alert of the outbox, if it is due."""
+    process = current()
+    _with_store(process, lambda conn: deliver_alert(conn, alert, process.rules.channels, datetime.now(UTC)))
+
+
+def _with_store(process: Process, work: Callable[[Connection], T]) -> T:
+    """Do `work` on the connection. Where Postgres went away, wait for it once; errors leave without row contents."""
+    for attempt in range(TRIES):
+        try:
+            return work(process.conn())
+        except psycopg.Error as error:
+            process.drop()
+            if error.sqlstate != DEADLOCKED and attempt:
+                raise away(error) from None
+            log.warning("store_error", error=type(error).__name__, sqlstate=error.sqlstate)
+            process.wait(PATIENCE.total_seconds())
+    raise RuntimeError(f"deadlocked {TRIES} times")

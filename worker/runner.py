@@ -1,0 +1,81 @@
+"""The RQ worker as we run it: in this process, on one queue, and only while Postgres answers.
+
+RQ's default worker forks for each job: six times slower for jobs as short as ours, and each would connect anew.
+What its fork gives, isolation, the supervisor gives by restarting whoever dies.
+"""
+
+import time
+from typing import Any
+
+import structlog
+from redis import Redis
+from rq import SimpleWorker
+from rq.job import Job as RQJob
+
+from billingwatch.queues import Job, MessagePack, Queue
+from billingwatch.store.connection import StoreAwayError
+from worker.process import Process
+
+log = structlog.get_logger(__name__)
+
+# Recovery after kill -9: a job's entry expires `timeout + GRACE` after it began, maintenance looks every
+# MAINTENANCE seconds, and RQ wants to see an orphan twice, a minute apart: 30 + 5 + 15 + 60 + 15 s at the worst.
+MAINTENANCE = 15  # seconds
+GRACE = 5  # seconds
+WORKER_TTL = 30  # seconds; a worker blocks on an empty queue for half of it, then does maintenance
+DEFAULT_TIMEOUT = 60  # seconds, of a job that names none
+
+
+class Runner(SimpleWorker):
+    """One queue, one process. BLMOVE, the move that survives a crash, is used with a single queue only."""
+
+    log_result_lifespan = False
+
+    def __init__(self, queue: Queue, process: Process, **options: Any) -> None:
+        super().__init__(
+            [queue],
+            connection=queue.connection,
+            serializer=MessagePack,
+            job_class=Job,
+            queue_class=Queue,
+            maintenance_interval=MAINTENANCE,
+            worker_ttl=WORKER_TTL,
+            log_job_description=False,
+            **options,
+        )
+        self.process = process
+
+    def get_heartbeat_ttl(self, job: RQJob, working_time: float = 0.0) -> int:
+        return int(job.timeout or DEFAULT_TIMEOUT) + GRACE
+
+    def dequeue_job_and_maintain_ttl(self, timeout: int | None, max_idle_time: int | None = None) -> Any:
+        self.wait_for_store()
+        return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
+
+    def wait_for_store(self) -> None:
+        """Take no job while Postgres is away: it would only fail, and RQ counts how often."""
+        told = False
+        while True:
+            try:
+                self.process.check()
+            except StoreAwayError as error:
+                if not told:
+                    log.warning("store_away", error=str(error))
+                    told = True
+                self.heartbeat()
+                time.sleep(0.5)
+            else:
+                if told:
+                    log.info("store_back")
+                return
+
+
+def run(queue: Queue, process: Process, *, burst: bool = False) -> None:
+    """Work until told to stop (SIGTERM and SIGINT finish the current job), or until Redis dies in mid-job."""
+    _expect(queue.connection)
+    Runner(queue, process).work(burst=burst, logging_level="WARNING")
+
+
+def _expect(redis: Redis) -> None:
+    """RQ raises the read timeout of the connection above its blocking pop; a connect timeout is ours to set."""
+    redis.connection_pool.connection_kwargs.setdefault("socket_connect_timeout", 3)
