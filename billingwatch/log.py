@@ -40,5 +40,6 @@ def configure(logs: Logs) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    # RQ writes four lines about each job at INFO; ours say what the job did.
-    logging.getLogger("rq").setLevel(max(level, logging.WARNING))
+    # They write several lines about each job and each migration at INFO; ours say what was done.
+    for chatty in ("rq", "alembic"):
+        logging.getLogger(chatty).setLevel(max(level, logging.WARNING))

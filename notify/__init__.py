@@ -1,0 +1,1 @@
+"""Pure routing and messages; `send` is the only module that imports apprise."""

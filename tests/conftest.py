@@ -1,0 +1,98 @@
+"""Real servers for every test that needs one: started once, a database copied from a migrated template for each test."""
+
+import itertools
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+from msgspec import Struct
+from psycopg import Connection, sql
+from redis import Redis
+
+from billingwatch import embedded
+from billingwatch.rules import Rules
+from billingwatch.schema import migrate
+from billingwatch.settings import Stores
+from billingwatch.store.connection import connect
+from detectors.registry import DETECTORS
+from worker.process import Process
+
+TEMPLATE = "billingwatch_template"
+FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}  # a test's server may lose its data
+_names = itertools.count(1)
+
+
+class Servers(Struct, frozen=True):
+    """The session's servers. `folder` is theirs, for tests that look for their processes."""
+
+    folder: Path
+    database_url: str
+    redis_url: str
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """One Postgres and one Valkey for the whole session."""
+    with tempfile.TemporaryDirectory(prefix="billingwatch-tests-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # root's Postgres runs as another user, who must be able to enter
+        try:
+            database_url = embedded.start_postgres(folder, FAST)
+            redis_url = embedded.start_valkey(folder)
+            with connect(database_url, "tests") as conn:
+                conn.execute(f"CREATE DATABASE {TEMPLATE}")
+            migrate(_database(database_url, TEMPLATE))
+            yield Servers(folder, database_url, redis_url)
+        finally:
+            embedded.stop_valkey(folder)
+            embedded.stop_postgres(folder)
+
+
+@pytest.fixture
+def database_url(servers: Servers) -> Iterator[str]:
+    """A database with the newest schema and nothing in it."""
+    name = f"test_{next(_names)}"
+    with connect(servers.database_url, "tests") as conn:
+        conn.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*map(sql.Identifier, (name, TEMPLATE))))
+        yield _database(servers.database_url, name)
+        conn.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def conn(database_url: str) -> Iterator[Connection]:
+    with connect(database_url, "tests") as conn:
+        yield conn
+
+
+@pytest.fixture
+def redis_url(servers: Servers) -> str:
+    """An empty Redis; tests run one after the other."""
+    Redis.from_url(servers.redis_url).flushall()
+    return servers.redis_url
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[Redis]:
+    with Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def process(database_url: str, redis_url: str, redis: Redis) -> Iterator[Process]:
+    """What a worker process holds, with the shipped detectors and no channel but the console."""
+    process = Process(Stores(database_url, redis_url), redis, Rules(), dict(DETECTORS), "tests")
+    yield process
+    process.drop()
+
+
+@pytest.fixture
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _database(url: str, name: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(path=f"/{name}"))
