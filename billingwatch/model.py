@@ -85,7 +85,7 @@ class RefundBook(Struct, frozen=True):
     currency: str
     refunds: int = 0  # refund objects seen
     refund_amount: int = 0  # their sum, minor units
-    totals: int = 0  # times the charge told a larger total
+    totals: int = 0  # different totals that the charge told
     total_amount: int = 0  # the largest total told
     counted: int = 0
     counted_amount: int = 0
@@ -168,6 +168,7 @@ class Alert(Struct, frozen=True, kw_only=True):
     reason: Reason
     title: str
     body: str
+    staged_at: datetime
     attempts: int = 0
 
 

@@ -69,6 +69,13 @@ class Job(RQJob):
         function: Callable[..., Any] = import_attribute(self.func_name)
         return function
 
+    def restore(self, raw_data: Any) -> None:
+        super().restore(raw_data)
+        # RQ would import and call what Redis names as callbacks, and ask the URLs it names as webhooks. No job of
+        # ours has any.
+        self._success_callback_name = self._failure_callback_name = self._stopped_callback_name = None
+        self.webhooks = []
+
     def to_dict(self, include_meta: bool = True, include_result: bool = True) -> dict[str, Any]:
         # RQ compresses at zlib's level 6, which costs the receiver more than everything else it does with an
         # event; level 1 is several times faster and reads back the same.

@@ -1,4 +1,4 @@
-"""What to watch and whom to tell, from `billingwatch.toml`. Every mistake is reported at once, with its key and a hint."""
+"""What to watch and whom to tell, from `billingwatch.toml`. Every mistake is told at once, with key and hint."""
 
 import os
 import tomllib
@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from billingwatch.settings import ConfigurationError, Problem
+from billingwatch.settings import ConfigurationError, Environment, Problem
 
 DEFAULT_PATH = "billingwatch.toml"
 ENVIRONMENT_CHANNEL = "default"  # the channel that BILLINGWATCH_APPRISE_URLS makes
@@ -66,19 +66,24 @@ def parse_rules(text: str, env: Mapping[str, str], path: str, problems: list[Pro
         problems.append(Problem(f"{path}: {key}", "unknown key", f"known: {', '.join(_KEYS)}"))
         del found[key]
     channels = _channels(found.get("channels", {}), env, path, problems)
-    urls = tuple(env.get("BILLINGWATCH_APPRISE_URLS", "").split())
+    reader = Environment(env)
+    urls = tuple(reader.text("BILLINGWATCH_APPRISE_URLS").split())
+    problems += reader.problems
     if urls:
         channels.setdefault(ENVIRONMENT_CHANNEL, urls)
     route = _convert(found.get("route", {}), Route, f"{path}: route", problems) or Route()
     for name in route.channels:
         if name not in channels:
             known = ", ".join(channels) or "none"
-            problems.append(Problem(f"{path}: route.channels", f"no channel is named {name!r}", f"named: {known}"))
+            shown = "an address" if ":" in name else repr(name)  # an address would show its secrets
+            problems.append(Problem(f"{path}: route.channels", f"no channel is named {shown}", f"named: {known}"))
     if not route.channels:
         route = Route(channels=tuple(channels))
     days = _convert(found.get("retention_days", 400), int, f"{path}: retention_days", problems)
     if days is not None and days < 31:
-        problems.append(Problem(f"{path}: retention_days", f"{days} is too few", "31 days at least: baselines need them"))
+        problems.append(
+            Problem(f"{path}: retention_days", f"{days} is too few", "31 days at least: baselines need them")
+        )
     detectors = _convert(found.get("detectors", {}), dict[str, dict[str, Any]], f"{path}: detectors", problems)
     return Rules(channels=channels, route=route, detectors=detectors or {}, retention_days=days or 400)
 

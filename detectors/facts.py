@@ -37,6 +37,7 @@ CHECKOUT, RENEWAL, RETRY = "checkout", "renewal", "retry"  # strata of payments
 VOLUNTARY, INVOLUNTARY = "voluntary", "involuntary"  # strata of cancellations
 
 LARGEST_AMOUNT = 10**15  # minor units; beyond it an amount is a mistake, and sums could leave 64 bits
+LONGEST_KEY = 500  # characters; Stripe's ids have up to 255, and an index row holds 2,704 bytes
 
 
 class UnknownShape(Exception):
@@ -48,11 +49,14 @@ def read_facts(event: Event) -> list[Told]:
     read = _READERS.get(event.type)
     try:
         told = read(event) if read else []
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, OverflowError) as error:
         raise UnknownShape(f"{event.type}: {error}") from None
     if any(abs(each.amount) > LARGEST_AMOUNT for each in told):
         raise UnknownShape(f"{event.type}: an amount beyond {LARGEST_AMOUNT:.0e} minor units")
-    return [*told, Fact(ANY, event.created, claim=f"any:{_root(event, told) or event.id}")]
+    told = [*told, Fact(ANY, event.created, claim=f"any:{_root(event, told) or event.id}")]
+    if any(len(key) > LONGEST_KEY or "\0" in key for each in told for key in _keys(each)):
+        raise UnknownShape(f"{event.type}: an id or currency is too long or holds NUL")
+    return told
 
 
 # Objects, as far as facts need them. Unknown fields are skipped, absent ones have defaults.
@@ -77,6 +81,7 @@ class _Charge(Struct):
     invoice: _Link = None  # before basil
     description: str | None = None
     payment_details: _PaymentDetails | None = None  # since basil: order_reference is the invoice's id
+    amount_captured: int = 0
     amount_refunded: int = 0
     captured: bool = True
 
@@ -180,9 +185,9 @@ class _Before(Struct, forbid_unknown_fields=False):
     """`previous_attributes` of a subscription: UNSET where an attribute did not change."""
 
     status: str | msgspec.UnsetType = msgspec.UNSET
-    items: _Items | None | msgspec.UnsetType = msgspec.UNSET
+    items: _Items | msgspec.UnsetType | None = msgspec.UNSET
     cancel_at_period_end: bool | msgspec.UnsetType = msgspec.UNSET
-    cancel_at: int | None | msgspec.UnsetType = msgspec.UNSET
+    cancel_at: int | msgspec.UnsetType | None = msgspec.UNSET
 
 
 # Payments. A charge is one attempt; charge.*, payment_intent.* and (before basil) invoice.* tell the same attempt
@@ -202,7 +207,7 @@ def _charge_outcome(metric: str) -> Callable[[Event], list[Told]]:
                 claim=f"{charge.id}:{metric}",
                 stratum=_stratum(invoice, charge.description),
                 currency=charge.currency,
-                amount=charge.amount,
+                amount=charge.amount_captured or charge.amount,
                 attempt_of=_id(charge.payment_intent) or invoice or charge.id,
             )
         ]
@@ -310,11 +315,7 @@ def _object(metric: str) -> Callable[[Event], list[Told]]:
     def read(event: Event) -> list[Told]:
         found = _decode(_Amount, event.object)
         amount = next((a for a in (found.amount, found.amount_total, found.total) if a is not None), 0)
-        return [
-            Fact(
-                metric, event.created, claim=f"{found.id}:{metric}", currency=found.currency or "", amount=amount
-            )
-        ]
+        return [Fact(metric, event.created, claim=f"{found.id}:{metric}", currency=found.currency or "", amount=amount)]
 
     return read
 
@@ -350,8 +351,7 @@ def _subscription_updated(event: Event) -> list[Told]:
     if status_before == "trialing" and subscription.status != "trialing":
         metric = TRIAL_CONVERTED if subscription.status == "active" else TRIAL_LAPSED
         told.append(Fact(metric, event.created, claim=f"{subscription.id}:{metric}"))
-    items_before = subscription.items if before.items in (msgspec.UNSET, None) else before.items
-    assert isinstance(items_before, _Items)
+    items_before = before.items if isinstance(before.items, _Items) else subscription.items
     was = _mrr(items_before) if status_before in _PAYING else 0
     now = _mrr(subscription.items) if subscription.status in _PAYING else 0
     return told + _mrr_change(event, subscription, was, now)
@@ -438,6 +438,13 @@ def _root(event: Event, told: list[Told]) -> str:
     return attempt or event.object_id
 
 
+def _keys(told: Told) -> tuple[str, ...]:
+    """What becomes part of a key in the store."""
+    if isinstance(told, Refunded):
+        return told.charge, told.refund, told.currency
+    return told.claim, told.attempt_of, told.currency
+
+
 def _id(link: _Link) -> str:
     if isinstance(link, _Ref):
         return link.id
@@ -453,4 +460,3 @@ def _order(details: _PaymentDetails | None) -> str:
 def _stratum(invoice: str, description: str | None) -> str:
     """A payment of an invoice is a renewal, save the first one of a subscription, which the customer makes."""
     return RENEWAL if invoice and description != "Subscription creation" else CHECKOUT
-

@@ -70,10 +70,9 @@ class FailureRate(Struct, frozen=True, forbid_unknown_fields=True):
             limit=round(max(self.factor * rate, rate + self.points, (mean + self.least) / attempts), 4),
             window=window,
             severity="critical" if observed >= 0.5 or observed >= 5 * rate else self.severity,
-            first_breach_at=utc(start),
+            first_breach_at=utc(series.onset(PAYMENT_FAILED, start, end, mean * BUCKET / window, FIRST)),
             at_risk=series.money(self.metric, start, end, FIRST),
-            why=f"{failed.count} of {attempts} payments failed in {last(window)} ({observed:.0%}); "
-            f"usually {rate:.0%}",
+            why=f"{failed.count} of {attempts} payments failed in {last(window)} ({observed:.0%}); usually {rate:.0%}",
         )
 
     def _still(self, series: Series, end: int, window: int, rate: float) -> bool:

@@ -56,6 +56,23 @@ class Series:
         money = (Money(amount, currency) for currency, (_, amount) in found.items() if amount and currency)
         return tuple(sorted(money, key=lambda each: -each.amount))
 
+    def onset(self, metric: str, start: int, end: int, usual: float, strata: Collection[str] | None = None) -> int:
+        """When the excess in [start, end) began: the start of the run that rises steepest above the usual.
+
+        `usual` is the mean count of a 5-minute bucket. Epoch seconds, on the 5-minute grid.
+        """
+        counts = [self.window(metric, bucket, bucket + BUCKET, strata).count for bucket in range(start, end, BUCKET)]
+        reference = (usual + sum(counts) / len(counts)) / 2
+        best, rise, began = 0.0, 0.0, 0
+        onset = 0
+        for index, count in enumerate(counts):
+            if rise <= 0:
+                rise, began = 0.0, index
+            rise += count - reference
+            if rise > best:
+                best, onset = rise, began
+        return start + onset * BUCKET
+
     def amounts(
         self, metric: str, start: int, end: int, strata: Collection[str] | None = None
     ) -> dict[str, tuple[int, int]]:

@@ -5,7 +5,7 @@ from math import floor
 from msgspec import Struct
 
 from billingwatch.model import Severity, Verdict, utc
-from detectors.series import DAY, HOUR, MINUTE, Reading, grid
+from detectors.series import BUCKET, DAY, HOUR, MINUTE, Reading, grid
 from detectors.words import amount_of, last
 
 LOOKBACK = 7 * DAY
@@ -45,7 +45,7 @@ class Surge(Struct, frozen=True, forbid_unknown_fields=True):
             limit=limit,
             window=HOUR,
             severity="critical" if now.count > 3 * limit else self.severity,
-            first_breach_at=utc(start),
+            first_breach_at=utc(series.onset(self.metric, start, end, average * BUCKET / HOUR)),
             at_risk=series.money(self.metric, start, end),
             why=f"{now.count} {self.noun} in {last(HOUR)}; usually {amount_of(average)} an hour, "
             f"and more than {floor(limit)} is unusual",

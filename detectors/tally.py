@@ -18,8 +18,7 @@ def claims(told: Iterable[Told]) -> set[str]:
     keys = set()
     for each in told:
         if isinstance(each, Refunded):
-            if each.refund:
-                keys.add(_refund_claim(each))
+            keys.add(_refund_claim(each))
             continue
         if each.claim:
             keys.add(each.claim)
@@ -47,7 +46,7 @@ def tally(
     for each in sorted(told, key=lambda fact: fact.created):
         if isinstance(each, Refunded):
             known = changed.get(each.charge) or book.get(each.charge) or RefundBook(each.currency)
-            told_before = bool(each.refund) and _refund_claim(each) not in fresh
+            told_before = _refund_claim(each) not in fresh
             fresh.discard(_refund_claim(each))
             settled, count, amount = settle(known, each, told_before)
             changed[each.charge] = settled
@@ -68,16 +67,12 @@ def tally(
 
 def settle(known: RefundBook, told: Refunded, told_before: bool) -> tuple[RefundBook, int, int]:
     """What is known after this telling, and by how many refunds and how much money the count grows."""
-    if told.refund:
-        if told_before:
-            return known, 0, 0
-        now = msgspec.structs.replace(
-            known, refunds=known.refunds + 1, refund_amount=known.refund_amount + told.amount
-        )
-    elif told.amount > known.total_amount:
-        now = msgspec.structs.replace(known, totals=known.totals + 1, total_amount=told.amount)
-    else:
+    if told_before or told.amount <= 0:
         return known, 0, 0
+    if told.refund:
+        now = msgspec.structs.replace(known, refunds=known.refunds + 1, refund_amount=known.refund_amount + told.amount)
+    else:
+        now = msgspec.structs.replace(known, totals=known.totals + 1, total_amount=max(known.total_amount, told.amount))
     counted = max(now.refunds, now.totals)
     amount = max(now.refund_amount, now.total_amount)
     now = msgspec.structs.replace(now, counted=counted, counted_amount=amount)
@@ -93,7 +88,8 @@ def _grow(growth: _Growth, fact: Fact, stratum: str, count: int) -> None:
 
 
 def _refund_claim(told: Refunded) -> str:
-    return f"{told.refund}:{REFUND}"
+    """A refund by its id; a charge's total by its amount, for totals arrive in any order and each is one refund."""
+    return f"{told.refund or f'{told.charge}={told.amount}'}:{REFUND}"
 
 
 def _try_claim(fact: Fact) -> str:

@@ -21,5 +21,7 @@ def last(seconds: int) -> str:
 
 
 def amount_of(mean: float) -> str:
-    """A mean count with as many digits as mean something: `"0.3"`, `"12"`."""
+    """A mean count with as many digits as mean something: `"0.3"`, `"12"`, `"0"`."""
+    if mean < 0.05:
+        return "0"
     return f"{mean:.1f}" if mean < 10 else f"{mean:.0f}"

@@ -11,8 +11,6 @@ from billingwatch.queues import Received
 MOST_EVENTS = 500  # a flush
 MOST_BYTES = 4 << 20  # a flush; one event alone may be larger
 MOST_WAITING = 20_000  # events; beyond it the receiver answers 503 rather than grow
-LINGER_FROM = 100  # queued jobs from which the workers count as behind
-LINGER = 0.040  # seconds that a flush then waits for company, so that a backlog is one of large jobs
 
 
 class UnavailableError(Exception):
@@ -22,17 +20,15 @@ class UnavailableError(Exception):
 class GroupCommit:
     """Collects events and writes them with `flush`, one flush at a time.
 
-    `flush` makes a batch durable and returns how many jobs now wait in the queue; when it fails, everything that
-    waits fails with it: the next delivery finds out anew whether Redis is back.
+    `flush` makes a batch durable. When it fails, everything that waits fails with it: the next delivery finds out
+    anew whether Redis is back.
     """
 
-    def __init__(self, flush: Callable[[Sequence[Received]], Awaitable[int]], linger: float = LINGER) -> None:
+    def __init__(self, flush: Callable[[Sequence[Received]], Awaitable[None]]) -> None:
         self._flush = flush
-        self._linger = linger
         self._events: list[Received] = []
         self._waiters: list[asyncio.Future[None]] = []
         self._flusher: asyncio.Task[None] | None = None
-        self._depth = 0
 
     @property
     def waiting(self) -> int:
@@ -56,13 +52,11 @@ class GroupCommit:
 
     async def _run(self) -> None:
         while self._events:
-            if self._depth >= LINGER_FROM and len(self._events) < MOST_EVENTS:
-                await asyncio.sleep(self._linger)
             size = self._batch_size()
             batch, self._events = self._events[:size], self._events[size:]
             waiters, self._waiters = self._waiters[:size], self._waiters[size:]
             try:
-                self._depth = await self._flush(batch)
+                await self._flush(batch)
             except Exception as error:  # noqa: BLE001 - whatever it is, every waiting request must hear of it
                 failed, self._events, self._waiters = [*waiters, *self._waiters], [], []
                 for waiter in failed:

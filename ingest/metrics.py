@@ -15,16 +15,16 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self._received = Counter(
-            "ingest_received", "Events acknowledged: durable in Redis", registry=self._registry
-        )
+        self._received = Counter("ingest_received", "Events acknowledged: durable in Redis", registry=self._registry)
         self._rejected = Counter("ingest_rejected", "Deliveries refused", ["reason"], registry=self._registry)
         self._seconds = Histogram(
             "ingest_seconds", "From the request to its answer", ["status"], buckets=_SECONDS, registry=self._registry
         )
         self._waiting = _gauge("ingest_waiting_events", "Events waiting for a flush", self._registry)
         self._depth = _gauge("queue_depth_jobs", "Jobs waiting in the events queue", self._registry)
-        self._memory = _gauge("redis_memory_share", f"Used share of maxmemory; refused from {HIGH_WATER}", self._registry)
+        self._memory = _gauge(
+            "redis_memory_share", f"Used share of maxmemory; refused from {HIGH_WATER}", self._registry
+        )
         self._ready = _gauge("ingest_ready", "1 when events can be acknowledged", self._registry)
         self._by_status = {status: self._seconds.labels(str(status)) for status in (200, 400, 404, 405, 413, 503)}
 

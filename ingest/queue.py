@@ -49,12 +49,11 @@ class EventQueue:
         self._queue.redis_server_version = (7, 2, 0)  # any from 6.2 on; asking would block the event loop
         self.health = STARTING
 
-    async def flush(self, batch: Sequence[Received]) -> int:
-        """Make the batch durable as one job; how many jobs wait now. Raises what redis-py raises, or TimeoutError."""
+    async def flush(self, batch: Sequence[Received]) -> None:
+        """Make the batch durable as one job. Raises what redis-py raises, or TimeoutError."""
         async with asyncio.timeout(DEADLINE), self._redis.pipeline(transaction=True) as pipe:
             enqueue_events(self._queue, batch, pipe)
-            results = await pipe.execute()
-        return int(results[-1])  # RPUSH answers with the queue's length
+            await pipe.execute()
 
     async def watch(self) -> None:
         """Look at Redis again and again until cancelled."""

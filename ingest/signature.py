@@ -34,14 +34,15 @@ def verify(body: bytes, header: bytes, secrets: Sequence[bytes], now: float) -> 
         return MISSING
     if len(header) > LONGEST:
         return MALFORMED
-    timestamp, signatures = b"", []
+    timestamps, signatures = [], []
     for part in header.split(b","):
-        name, _, value = part.strip().partition(b"=")
+        name, _, value = part.partition(b"=")
         if name == b"t":
-            timestamp = value
+            timestamps.append(value)
         elif name == b"v1" and len(value) == _HEX:
             signatures.append(value)
-    if not timestamp.isdigit() or len(timestamp) > 12 or len(signatures) > MOST:
+    timestamp = timestamps[0] if len(timestamps) == 1 else b""
+    if not timestamp.isdigit() or timestamp.startswith(b"0") or len(timestamp) > 12 or len(signatures) > MOST:
         return MALFORMED
     if not signatures:
         return BAD

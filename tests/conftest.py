@@ -1,4 +1,4 @@
-"""Real servers for every test that needs one: started once, a database copied from a migrated template for each test."""
+"""Real servers, started once for all tests; each test has a database of its own, copied from a migrated template."""
 
 import itertools
 import tempfile

@@ -27,12 +27,12 @@ def deliver(conn: Connection, alert_id: int, channels: Mapping[str, Sequence[str
         return None
     urls = [CONSOLE_URL] if alert.channel == CONSOLE else channels.get(alert.channel, [])
     delivery = send_all(urls, Message(alert.title, alert.body))
-    finished = datetime.now(UTC)
+    finished, jitter = datetime.now(UTC), random.random()  # noqa: S311 - jitter is no secret
     if delivery.ok:
         outbox.mark_sent(conn, alert, finished)
         log.info("alert_sent", alert=alert.id, channel=alert.channel, reason=alert.reason, attempts=alert.attempts)
         return True
-    wait = None if delivery.permanent else delay(alert.attempts, random.random())  # noqa: S311 - jitter is no secret
+    wait = None if delivery.permanent else delay(alert.attempts, jitter, finished - alert.staged_at)
     if wait is None:
         outbox.mark_given_up(conn, alert, finished, delivery.error)
         log.error("alert_given_up", alert=alert.id, channel=alert.channel, why=delivery.error)

@@ -13,6 +13,7 @@ from billingwatch import queues
 from billingwatch.model import Tenant
 from billingwatch.queues import ALERTS, EVALUATE, EVENTS, Received
 from billingwatch.store.connection import away
+from worker.company import company
 from worker.deliver import deliver as deliver_alert
 from worker.evaluate import evaluate as evaluate_tenant
 from worker.process import PATIENCE, Process, current
@@ -26,10 +27,12 @@ TRIES = 5  # of a transaction that Postgres sacrificed to another
 
 
 def record(batch: Sequence[object]) -> None:
-    """Store a batch of verified events, then have the tenants they belong to judged."""
+    """Store a batch of verified events and those of the jobs behind it, then have their tenants judged."""
     process = current()
-    received = [msgspec.convert(each, Received) for each in batch]
-    recorded = _with_store(process, lambda conn: record_batch(conn, received, datetime.now(UTC)))
+    own = [msgspec.convert(each, Received) for each in batch]
+    with company(process.queue(EVENTS), len(own)) as others:
+        received = [*own, *others]
+        recorded = _with_store(process, lambda conn: record_batch(conn, received, datetime.now(UTC)))
     log.info("recorded", new=recorded.new, seen=recorded.seen, refused=recorded.refused)
     evaluate_queue = process.queue(EVALUATE)
     for tenant in recorded.tenants:

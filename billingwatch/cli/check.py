@@ -65,7 +65,9 @@ def _configuration() -> Iterator[Finding]:
 
 
 def _sources(sources: dict[str, tuple[str, ...]]) -> str:
-    return ", ".join(f"/webhook/{name} ({len(secrets)} secret{'s'[:len(secrets) - 1]})" for name, secrets in sources.items())
+    return ", ".join(
+        f"/webhook/{name} ({len(secrets)} secret{'s'[: len(secrets) - 1]})" for name, secrets in sources.items()
+    )
 
 
 def _channels(rules: Rules) -> Iterator[Finding]:

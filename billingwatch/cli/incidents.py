@@ -75,11 +75,12 @@ def show(incident: int, as_json: bool) -> None:
         click.echo(f"{name:>16}  {_said(value)}")
     click.echo("\nTransitions")
     for row in log:
-        click.echo(f"  {row['at']:%Y-%m-%d %H:%M:%S}  {row['from_state'] or '-'} -> {row['to_state']}  {row['reason']}  by {row['who']}")
+        step = f"{row['from_state'] or '-'} -> {row['to_state']}"
+        click.echo(f"  {row['at']:%Y-%m-%d %H:%M:%S}  {step}  {row['reason']}  by {row['who']}")
     click.echo("\nMessages")
     for row in alerts:
-        error = f"  {row['error']}" if row["error"] else ""
-        click.echo(f"  {row['channel']}: {row['reason']}, {row['state']} after {row['attempts']} tries ({row['route']}){error}")
+        outcome = f"{row['state']} after {row['attempts']} tries" + (f": {row['error']}" if row["error"] else "")
+        click.echo(f"  {row['channel']}: {row['reason']}, {outcome} ({row['route']})")
 
 
 @incidents.command()
@@ -146,7 +147,9 @@ def _moment(moment: datetime | None) -> str | None:
 
 
 def _plain(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: _moment(value) if isinstance(value, datetime) else value for key, value in row.items()} for row in rows]
+    return [
+        {key: _moment(value) if isinstance(value, datetime) else value for key, value in row.items()} for row in rows
+    ]
 
 
 def _said(value: object) -> str:

@@ -96,5 +96,3 @@ def migrate(environment: Mapping[str, str]) -> None:
     except OperationalError:
         click.echo("Postgres does not answer at DATABASE_URL. Is it running?", err=True)
         sys.exit(1)
-
-

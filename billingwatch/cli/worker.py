@@ -5,7 +5,7 @@ import os
 import click
 
 from billingwatch.cli.start import begin, connect_redis, load_rules
-from billingwatch.queues import QUEUES
+from billingwatch.queues import ALERTS, QUEUES
 from billingwatch.settings import read_stores
 from billingwatch.supervisor import Command, Supervisor, stop_on_signals
 
@@ -30,6 +30,10 @@ def worker(queue: str, processes: int, in_process: bool) -> None:
         from worker.process import Process, start
         from worker.runner import run
 
+        if queue == ALERTS:
+            from notify.send import load
+
+            load()  # Apprise takes a second to import; the first alert shall not wait for it
         redis = connect_redis(stores.redis_url)
         process = Process(stores, redis, rules, detectors, name=f"worker {queue}")
         start(process)
@@ -40,6 +44,4 @@ def worker(queue: str, processes: int, in_process: bool) -> None:
 
 def commands(names: list[str], processes: int = 1) -> list[Command]:
     """One supervised worker process for each queue and count: never two queues in one."""
-    return [
-        Command(f"{name}-{n}", ("worker", name, "--in-process")) for name in names for n in range(1, processes + 1)
-    ]
+    return [Command(f"{name}-{n}", ("worker", name, "--in-process")) for name in names for n in range(1, processes + 1)]

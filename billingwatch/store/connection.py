@@ -20,7 +20,8 @@ def connect(database_url: str, name: str) -> Connection:
             autocommit=True,
             connect_timeout=_CONNECT_TIMEOUT,
             application_name=f"{APPLICATION} {name}",
-            options=f"-c statement_timeout={STATEMENT_TIMEOUT} -c idle_in_transaction_session_timeout=60000 -c timezone=UTC",
+            options=f"-c statement_timeout={STATEMENT_TIMEOUT} -c idle_in_transaction_session_timeout=60000 "
+            "-c timezone=UTC",
             # A vanished host is noticed in half a minute, not in the two hours of the kernel's default.
             keepalives_idle=10,
             keepalives_interval=5,

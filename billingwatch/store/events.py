@@ -123,9 +123,7 @@ def ensure_months(conn: Connection, months: Iterable[date]) -> None:
         table = sql.Identifier(_partition(month))
         with conn.transaction():
             conn.execute("SELECT pg_advisory_xact_lock(%s)", (_PARTITION_LOCK,))
-            conn.execute(
-                sql.SQL("CREATE TABLE IF NOT EXISTS {} (LIKE events INCLUDING ALL)").format(table)
-            )
+            conn.execute(sql.SQL("CREATE TABLE IF NOT EXISTS {} (LIKE events INCLUDING ALL)").format(table))
             attached = conn.execute(
                 "SELECT 1 FROM pg_inherits WHERE inhrelid = to_regclass(%s)", (_partition(month),)
             ).fetchone()
@@ -138,15 +136,28 @@ def ensure_months(conn: Connection, months: Iterable[date]) -> None:
 
 
 def drop_months_before(conn: Connection, cutoff: datetime) -> list[str]:
-    """Drop the partitions whose every event is older than `cutoff`; their names."""
+    """Drop the partitions whose every event is older than `cutoff`; their names. Outside any transaction.
+
+    Detached first, since a plain DROP would hold up every worker that inserts.
+    """
+    partitions = conn.execute(
+        """
+        SELECT c.relname, i.inhrelid IS NOT NULL FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
+        WHERE c.relkind = 'r' AND c.relnamespace = current_schema::regnamespace
+          AND c.relname ~ '^events_[0-9]{4}_[0-9]{2}$'
+        ORDER BY 1
+        """
+    ).fetchall()
     dropped = []
-    for (name,) in conn.execute(
-        "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'events'::regclass"
-    ).fetchall():
-        year, month = int(name[7:11]), int(name[12:14])
-        if datetime.combine(next_month(date(year, month, 1)), datetime.min.time(), UTC) <= cutoff:
-            conn.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
-            dropped.append(name)
+    for name, attached in partitions:
+        month = date(int(name[7:11]), int(name[12:14]), 1)
+        if datetime.combine(next_month(month), datetime.min.time(), UTC) > cutoff:
+            continue
+        table = sql.Identifier(name)
+        if attached:
+            conn.execute(sql.SQL("ALTER TABLE events DETACH PARTITION {} CONCURRENTLY").format(table))
+        conn.execute(sql.SQL("DROP TABLE {}").format(table))
+        dropped.append(name)
     return dropped
 
 

@@ -68,7 +68,8 @@ def log(
 def read_log(conn: Connection, incident: int) -> list[dict[str, Any]]:
     with conn.cursor(row_factory=dict_row) as cursor:
         cursor.execute(
-            "SELECT at, from_state, to_state, reason, who FROM incident_log WHERE incident = %s ORDER BY id", (incident,)
+            "SELECT at, from_state, to_state, reason, who FROM incident_log WHERE incident = %s ORDER BY id",
+            (incident,),
         )
         return cursor.fetchall()
 

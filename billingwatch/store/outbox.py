@@ -1,4 +1,4 @@
-"""The outbox: one row is one message to one channel. Claimed by a guarded UPDATE, so any number of workers send it once."""
+"""The outbox: one row is one message to one channel. A guarded UPDATE claims it, so many workers send it once."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,18 +14,24 @@ CLAIM = timedelta(minutes=2)
 
 
 def stage(
-    conn: Connection, incident: int | None, channel: str, reason: Reason, route: str, title: str, body: str, at: datetime
+    conn: Connection,
+    incident: int | None,
+    channel: str,
+    reason: Reason,
+    route: str,
+    title: str,
+    body: str,
+    at: datetime,
 ) -> int:
     """Write a message that is to be sent; in the transaction that changed the incident. Its id."""
-    row = conn.execute(
+    (id_,) = conn.execute(
         """
         INSERT INTO alerts (incident, channel, reason, route, title, body, staged_at, next_try)
         VALUES (%s, %s, %s, %s, %s, %s, %s, %s) RETURNING id
         """,
         (incident, channel, reason, route, title, body, at, at),
-    ).fetchone()
-    assert row is not None
-    return int(row[0])
+    ).fetchall()[0]
+    return int(id_)
 
 
 def claim(conn: Connection, alert: int, now: datetime) -> Alert | None:
@@ -35,16 +41,14 @@ def claim(conn: Connection, alert: int, now: datetime) -> Alert | None:
         UPDATE alerts SET state = 'sending', claimed_at = %(now)s, attempts = attempts + 1
         WHERE id = %(id)s AND ((state = 'staged' AND next_try <= %(now)s)
                             OR (state = 'sending' AND claimed_at <= %(stale)s))
-        RETURNING id, incident, channel, reason, title, body, attempts
+        RETURNING id, incident, channel, reason, title, body, staged_at, attempts
         """,
         {"id": alert, "now": now, "stale": now - CLAIM},
     ).fetchone()
     if row is None:
         return None
-    id_, incident, channel, reason, title, body, attempts = row
-    return Alert(
-        id=id_, incident=incident, channel=channel, reason=reason, title=title, body=body, attempts=attempts
-    )
+    names = ("id", "incident", "channel", "reason", "title", "body", "staged_at", "attempts")
+    return Alert(**dict(zip(names, row, strict=True)))
 
 
 def mark_sent(conn: Connection, alert: Alert, now: datetime) -> bool:

@@ -35,7 +35,9 @@ def read_refunds(conn: Connection, tenant: Tenant, charges: Collection[str]) -> 
     if not charges:
         return {}
     # The lock is the tenant's: two first tellings about one charge have no row yet that could be locked.
-    conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, %s::int))", (f"refunds {tenant.account}", tenant.livemode))
+    conn.execute(
+        "SELECT pg_advisory_xact_lock(hashtextextended(%s, %s::int))", (f"refunds {tenant.account}", tenant.livemode)
+    )
     rows = conn.execute(
         """
         SELECT id, currency, refunds, refund_amount, totals, total_amount, counted, counted_amount

@@ -51,7 +51,7 @@ CREATE TABLE charges (
     currency        text   NOT NULL,
     refunds         int    NOT NULL,  -- refund objects seen
     refund_amount   bigint NOT NULL,  -- their sum
-    totals          int    NOT NULL,  -- times the charge told a larger total
+    totals          int    NOT NULL,  -- different totals that the charge told
     total_amount    bigint NOT NULL,  -- the largest total told
     counted         int    NOT NULL,
     counted_amount  bigint NOT NULL,
