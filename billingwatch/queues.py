@@ -115,7 +115,7 @@ def enqueue_events(queue: Queue, batch: Sequence[Received], pipeline: Pipeline |
         description=f"record {len(batch)} events",
         result_ttl=0,
         failure_ttl=FAILURE_TTL,
-        retry=Retry(max=RETRIES),
+        retry=Retry(max=RETRIES, enqueue_at_front=True),
         pipeline=pipeline,  # type: ignore[arg-type]
     )
 
@@ -141,14 +141,17 @@ def enqueue_evaluation(queue: Queue, tenant: Tenant) -> bool:
 
 
 def oldest_waiting(queue: Queue) -> datetime | None:
-    """When the oldest job that is queued or being worked on was enqueued; None where nothing waits."""
+    """When the oldest job that is queued or being worked on was made; None where nothing waits.
+
+    A retried job comes back to the head of its queue, so the head is the oldest.
+    """
     redis = queue.connection
     head = map(as_text, redis.lrange(queue.key, 0, 0))
     taken = map(as_text, redis.lrange(queue.intermediate_queue_key, 0, -1))
     working = queue.started_job_registry.get_job_ids(cleanup=False)
     with redis.pipeline(transaction=False) as pipe:
         for job_id in {*head, *taken, *working}:
-            pipe.hget(Job.key_for(job_id), "enqueued_at")
+            pipe.hget(Job.key_for(job_id), "created_at")
         moments = [str_to_date(value) for value in pipe.execute() if value]
     return min(moments, default=None)
 

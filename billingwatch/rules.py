@@ -16,18 +16,20 @@ ENVIRONMENT_CHANNEL = "default"  # the channel that BILLINGWATCH_APPRISE_URLS ma
 
 
 class Route(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where messages go: the names of channels."""
+    """Where messages go: the names of channels, in `Rules` those of single ones."""
 
     channels: tuple[str, ...] = ()
 
 
 class Rules(Struct, frozen=True):
-    """`channels` maps a name to its Apprise URLs, secrets filled in; `detectors` holds the TOML's sections as they are.
+    """`channels` maps a name to its Apprise URL, secrets filled in; `detectors` holds the TOML's sections as they are.
 
-    What a detector's keys mean is the detectors' business: `detectors.registry.configure` reads them.
+    A channel with several URLs is several channels, `ops-1`, `ops-2`: each is retried by itself, so that one that
+    is broken repeats nothing on the others. What a detector's keys mean is the detectors' business:
+    `detectors.registry.configure` reads them.
     """
 
-    channels: dict[str, tuple[str, ...]] = {}
+    channels: dict[str, str] = {}
     route: Route = Route()
     detectors: dict[str, dict[str, Any]] = {}
     retention_days: int = 400
@@ -65,20 +67,21 @@ def parse_rules(text: str, env: Mapping[str, str], path: str, problems: list[Pro
     for key in sorted(found.keys() - set(_KEYS)):
         problems.append(Problem(f"{path}: {key}", "unknown key", f"known: {', '.join(_KEYS)}"))
         del found[key]
-    channels = _channels(found.get("channels", {}), env, path, problems)
+    named_channels = _channels(found.get("channels", {}), env, path, problems)
     reader = Environment(env)
-    urls = tuple(reader.text("BILLINGWATCH_APPRISE_URLS").split())
+    urls = reader.text("BILLINGWATCH_APPRISE_URLS").split()
     problems += reader.problems
     if urls:
-        channels.setdefault(ENVIRONMENT_CHANNEL, urls)
+        named_channels.setdefault(ENVIRONMENT_CHANNEL, urls)
+    channels, members = _split(named_channels)
     route = _convert(found.get("route", {}), Route, f"{path}: route", problems) or Route()
     for name in route.channels:
-        if name not in channels:
-            known = ", ".join(channels) or "none"
+        if name not in members:
+            known = ", ".join(members) or "none"
             shown = "an address" if ":" in name else repr(name)  # an address would show its secrets
             problems.append(Problem(f"{path}: route.channels", f"no channel is named {shown}", f"named: {known}"))
-    if not route.channels:
-        route = Route(channels=tuple(channels))
+    chosen = [member for name in route.channels for member in members.get(name, ())]
+    route = Route(channels=tuple(chosen or channels))
     days = _convert(found.get("retention_days", 400), int, f"{path}: retention_days", problems)
     if days is not None and days < 31:
         problems.append(
@@ -88,17 +91,26 @@ def parse_rules(text: str, env: Mapping[str, str], path: str, problems: list[Pro
     return Rules(channels=channels, route=route, detectors=detectors or {}, retention_days=days or 400)
 
 
-def _channels(
-    sections: object, env: Mapping[str, str], path: str, problems: list[Problem]
-) -> dict[str, tuple[str, ...]]:
+def _channels(sections: object, env: Mapping[str, str], path: str, problems: list[Problem]) -> dict[str, list[str]]:
     """`NAME = "URL"` or a list of them; `env:NAME` and `file:PATH` stand for a secret kept elsewhere."""
     found = _convert(sections, dict[str, str | list[str]], f"{path}: channels", problems) or {}
     channels = {}
     for name, value in found.items():
         place = f"{path}: channels.{name}"
         urls = [_secret(url, env, place, problems) for url in ([value] if isinstance(value, str) else value)]
-        channels[name] = tuple(url for url in urls if url)
+        channels[name] = [url for url in urls if url]
     return channels
+
+
+def _split(named: Mapping[str, list[str]]) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+    """The single channels by name, and which of them each name stands for."""
+    channels: dict[str, str] = {}
+    members = {}
+    for name, urls in named.items():
+        split = {name: urls[0]} if len(urls) == 1 else {f"{name}-{n}": url for n, url in enumerate(urls, 1)}
+        channels |= split
+        members[name] = tuple(split)
+    return channels, members
 
 
 def _secret(url: str, env: Mapping[str, str], place: str, problems: list[Problem]) -> str:

@@ -62,7 +62,7 @@ def _events(queue: Queue, job_id: str, taken: list[str]) -> list[Received]:
         if job.func_name != RECORD_JOB:
             raise LookupError(job.func_name)
         return [msgspec.convert(each, Received) for each in job.args[0]]
-    except (NoSuchJobError, DeserializationError, msgspec.ValidationError, LookupError) as error:
+    except (NoSuchJobError, DeserializationError, msgspec.ValidationError, LookupError, TypeError, ValueError) as error:
         log.warning("job_not_joined", job=job_id, error=type(error).__name__)
         taken.remove(job_id)
         _give_back(queue, [job_id], at_front=False)

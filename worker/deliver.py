@@ -1,14 +1,13 @@
 """Send one alert of the outbox: claim it, send it to its channel, write down what became of it."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import structlog
 from psycopg import Connection
 
 from billingwatch.store import outbox
-from notify.message import Message
 from notify.retry import delay
 from notify.route import CONSOLE
 from notify.send import CONSOLE as CONSOLE_URL
@@ -16,8 +15,10 @@ from notify.send import Delivery, send
 
 log = structlog.get_logger(__name__)
 
+UNCONFIGURED = Delivery(ok=False, permanent=True, error="the channel is not configured any more")
 
-def deliver(conn: Connection, alert_id: int, channels: Mapping[str, Sequence[str]], now: datetime) -> bool | None:
+
+def deliver(conn: Connection, alert_id: int, channels: Mapping[str, str], now: datetime) -> bool | None:
     """True when the alert arrived, False when it did not, None when it was not ours to send.
 
     The row is the only retry engine: a failure writes the next try, and the clock comes back for it.
@@ -25,8 +26,8 @@ def deliver(conn: Connection, alert_id: int, channels: Mapping[str, Sequence[str
     alert = outbox.claim(conn, alert_id, now)
     if alert is None:
         return None
-    urls = [CONSOLE_URL] if alert.channel == CONSOLE else channels.get(alert.channel, [])
-    delivery = send_all(urls, Message(alert.title, alert.body))
+    url = channels.get(alert.channel, CONSOLE_URL if alert.channel == CONSOLE else "")
+    delivery = send(url, alert.title, alert.body) if url else UNCONFIGURED
     finished, jitter = datetime.now(UTC), random.random()  # noqa: S311 - jitter is no secret
     if delivery.ok:
         outbox.mark_sent(conn, alert, finished)
@@ -40,18 +41,3 @@ def deliver(conn: Connection, alert_id: int, channels: Mapping[str, Sequence[str
         outbox.mark_retry(conn, alert, finished + wait, delivery.error)
         log.warning("alert_failed", alert=alert.id, channel=alert.channel, why=delivery.error, next_try_in=str(wait))
     return False
-
-
-def send_all(urls: Sequence[str], message: Message) -> Delivery:
-    """Send to every address of a channel; it arrived when all did, and is lost when none can ever be reached."""
-    if not urls:
-        return Delivery(ok=False, permanent=True, error="the channel is not configured any more")
-    deliveries = [send(url, message.title, message.body) for url in urls]
-    failures = [delivery for delivery in deliveries if not delivery.ok]
-    if not failures:
-        return deliveries[0]
-    return Delivery(
-        ok=False,
-        permanent=all(failure.permanent for failure in failures),
-        error="; ".join(dict.fromkeys(failure.error for failure in failures)),
-    )

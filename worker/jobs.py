@@ -8,16 +8,19 @@ import msgspec
 import psycopg
 import structlog
 from psycopg import Connection
+from rq import get_current_job
+from rq.job import Job
 
 from billingwatch import queues
 from billingwatch.model import Tenant
-from billingwatch.queues import ALERTS, EVALUATE, EVENTS, Received
-from billingwatch.store.connection import away
+from billingwatch.queues import ALERTS, EVALUATE, EVENTS, RETRIES, Received
+from billingwatch.store.connection import RefusedError, StoreAwayError, away, refused
 from worker.company import company
 from worker.deliver import deliver as deliver_alert
 from worker.evaluate import evaluate as evaluate_tenant
 from worker.process import PATIENCE, Process, current
 from worker.record import record as record_batch
+from worker.record import record_each
 
 log = structlog.get_logger(__name__)
 
@@ -27,16 +30,27 @@ TRIES = 5  # of a transaction that Postgres sacrificed to another
 
 
 def record(batch: Sequence[object]) -> None:
-    """Store a batch of verified events and those of the jobs behind it, then have their tenants judged."""
+    """Store a batch of verified events and those of the jobs behind it, then have their tenants judged.
+
+    When that failed the job comes again, and then alone and event by event: whatever made it fail, be it in
+    another job's events, is told apart from what is well.
+    """
     process = current()
     own = [msgspec.convert(each, Received) for each in batch]
-    with company(process.queue(EVENTS), len(own)) as others:
-        received = [*own, *others]
-        recorded = _with_store(process, lambda conn: record_batch(conn, received, datetime.now(UTC)))
+    if _tried_before(get_current_job(process.redis)):
+        recorded = _with_store(process, lambda conn: record_each(conn, own, datetime.now(UTC)))
+    else:
+        with company(process.queue(EVENTS), len(own)) as others:
+            received = [*own, *others]
+            recorded = _with_store(process, lambda conn: record_batch(conn, received, datetime.now(UTC)))
     log.info("recorded", new=recorded.new, seen=recorded.seen, refused=recorded.refused)
     evaluate_queue = process.queue(EVALUATE)
     for tenant in recorded.tenants:
         queues.enqueue_evaluation(evaluate_queue, tenant)
+
+
+def _tried_before(job: Job | None) -> bool:
+    return job is not None and job.retries_left is not None and job.retries_left < RETRIES
 
 
 def evaluate(account: str, livemode: bool) -> None:
@@ -60,14 +74,20 @@ def deliver(alert: int) -> None:
 
 
 def _with_store(process: Process, work: Callable[[Connection], T]) -> T:
-    """Do `work` on the connection. Where Postgres went away, wait for it once; errors leave without row contents."""
+    """Do `work` on the connection. Where Postgres went away, wait for it once.
+
+    Raises StoreAwayError or RefusedError, without the row's contents that Postgres quotes.
+    """
     for attempt in range(TRIES):
         try:
             return work(process.conn())
-        except psycopg.Error as error:
+        except (psycopg.Error, StoreAwayError) as error:
             process.drop()
-            if error.sqlstate != DEADLOCKED and attempt:
-                raise away(error) from None
-            log.warning("store_error", error=type(error).__name__, sqlstate=error.sqlstate)
+            if isinstance(error, psycopg.Error) and refused(error):
+                raise RefusedError(type(error).__name__) from None
+            reason = error if isinstance(error, StoreAwayError) else away(error)
+            if attempt and DEADLOCKED not in str(reason):
+                raise reason from None
+            log.warning("store_error", error=str(reason))
             process.wait(PATIENCE.total_seconds())
-    raise RuntimeError(f"deadlocked {TRIES} times")
+    raise StoreAwayError(f"deadlocked {TRIES} times")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
+import psycopg
 import structlog
 from msgspec import Struct
 from psycopg import Connection
@@ -13,6 +14,7 @@ from billingwatch.model import Tenant, utc
 from billingwatch.queues import Received
 from billingwatch.store import accounts, events, quarantine, rollups
 from billingwatch.store.accounts import Account
+from billingwatch.store.connection import refused
 from billingwatch.store.events import NewEvent
 from billingwatch.store.quarantine import Refusal
 from detectors.event import Event, Unreadable, read_event
@@ -63,6 +65,24 @@ def record(conn: Connection, batch: Sequence[Received], now: datetime) -> Record
         refused=len(refusals),
         tenants=tuple(sorted(news)),
     )
+
+
+def record_each(conn: Connection, batch: Sequence[Received], now: datetime) -> Recorded:
+    """The same, an event a transaction: one that cannot be counted is held in quarantine, and harms no other."""
+    new = seen = refused_ = 0
+    tenants: set[Tenant] = set()
+    for received in batch:
+        try:
+            recorded = record(conn, [received], now)
+        except psycopg.Error as error:
+            if not refused(error):
+                raise
+            quarantine.hold(conn, [_refusal(received, f"it cannot be counted: {type(error).__name__}")])
+            refused_ += 1
+        else:
+            new, seen, refused_ = new + recorded.new, seen + recorded.seen, refused_ + recorded.refused
+            tenants.update(recorded.tenants)
+    return Recorded(new, seen, refused_, tuple(sorted(tenants)))
 
 
 def _read(batch: Sequence[Received], now: datetime) -> tuple[dict[tuple[Tenant, str], _Read], list[Refusal]]:

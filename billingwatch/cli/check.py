@@ -75,10 +75,9 @@ def _channels(rules: Rules) -> Iterator[Finding]:
 
     if not rules.channels:
         yield Finding("channels", None, "none; alerts go to the alerts worker's output")
-    for name, urls in rules.channels.items():
-        for url in urls:
-            fault = problem(url)
-            yield Finding(f"channel {name}", fault is None, fault or mask(url))
+    for name, url in rules.channels.items():
+        fault = problem(url)
+        yield Finding(f"channel {name}", fault is None, fault or mask(url))
 
 
 def _connections() -> Iterator[Finding]:

@@ -20,11 +20,10 @@ def notify() -> None:
 def test(channel: str | None, as_json: bool) -> None:
     """Send a marked sample to every channel, or to one, and report what became of each."""
     from notify.message import Message
-    from notify.send import CONSOLE, mask
-    from worker.deliver import send_all
+    from notify.send import CONSOLE, mask, send
 
     rules, _ = load_rules()
-    channels = dict(rules.channels) or {"console": (CONSOLE,)}
+    channels = dict(rules.channels) or {"console": CONSOLE}
     if channel is not None and channel not in channels:
         raise click.UsageError(f"no channel is named {channel!r}; there are {', '.join(channels)}")
     message = Message(
@@ -32,12 +31,10 @@ def test(channel: str | None, as_json: bool) -> None:
         "This is a test of this channel. Nothing is wrong with your billing, and alerts will arrive here.",
     )
     results = []
-    for name, urls in channels.items():
+    for name, url in channels.items():
         if channel in (None, name):
-            delivery = send_all(urls, message)
-            results.append(
-                {"channel": name, "ok": delivery.ok, "urls": [mask(url) for url in urls], "error": delivery.error}
-            )
+            delivery = send(url, message.title, message.body)
+            results.append({"channel": name, "ok": delivery.ok, "url": mask(url), "error": delivery.error})
     if as_json:
         click.echo(json.dumps(results, indent=2))
     else:

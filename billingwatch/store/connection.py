@@ -12,6 +12,10 @@ class StoreAwayError(Exception):
     """Postgres does not answer or cannot work just now; the same call may succeed later."""
 
 
+class RefusedError(Exception):
+    """Postgres refuses the data itself; trying again cannot help."""
+
+
 def connect(database_url: str, name: str) -> Connection:
     """An autocommit connection; `conn.transaction()` makes the transactions. Raises StoreAwayError."""
     try:
@@ -33,7 +37,8 @@ def connect(database_url: str, name: str) -> Connection:
 
 def refused(error: psycopg.Error) -> bool:
     """Whether the data itself is at fault (class 22, 23) or beyond a limit (54): trying again cannot help."""
-    return (error.sqlstate or "")[:2] in {"22", "23", "54"}
+    # What psycopg refuses before it is sent, such as NUL in text, is a DataError without a state.
+    return isinstance(error, psycopg.DataError) or (error.sqlstate or "")[:2] in {"22", "23", "54"}
 
 
 def away(error: psycopg.Error) -> StoreAwayError:
