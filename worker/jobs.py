@@ -37,7 +37,7 @@ def record(batch: Sequence[object]) -> None:
     """
     process = current()
     own = [msgspec.convert(each, Received) for each in batch]
-    if _tried_before(get_current_job(process.redis)):
+    if _tried_before(get_current_job()):
         recorded = _with_store(process, lambda conn: record_each(conn, own, datetime.now(UTC)))
     else:
         with company(process.queue(EVENTS), len(own)) as others:
