@@ -7,7 +7,7 @@ write to Redis can run nothing in a worker but the functions named here.
 import zlib
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
 from redis import Redis
@@ -36,10 +36,13 @@ EVALUATION_MARK_TTL = 60  # seconds; after a crash between mark and job, the clo
 
 
 class Received(msgspec.Struct, frozen=True, array_like=True):
-    """A verified event as it travels from the receiver to the worker."""
+    """A verified event as it travels from the receiver to the worker.
 
-    source: str
-    received_at: float  # epoch seconds
+    Its limits hold where it is read: what the receiver never writes is an unreadable job, and no fault of the store.
+    """
+
+    source: Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9-]+\Z")]
+    received_at: Annotated[float, msgspec.Meta(ge=0, lt=1 << 36)]  # epoch seconds
     body: bytes
 
 

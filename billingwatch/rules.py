@@ -73,7 +73,7 @@ def parse_rules(text: str, env: Mapping[str, str], path: str, problems: list[Pro
     problems += reader.problems
     if urls:
         named_channels.setdefault(ENVIRONMENT_CHANNEL, urls)
-    channels, members = _split(named_channels)
+    channels, members = _split(named_channels, path, problems)
     route = _convert(found.get("route", {}), Route, f"{path}: route", problems) or Route()
     for name in route.channels:
         if name not in members:
@@ -97,17 +97,24 @@ def _channels(sections: object, env: Mapping[str, str], path: str, problems: lis
     channels = {}
     for name, value in found.items():
         place = f"{path}: channels.{name}"
+        if not value:
+            problems.append(Problem(place, "has no address", "an Apprise URL or a list of them"))
         urls = [_secret(url, env, place, problems) for url in ([value] if isinstance(value, str) else value)]
         channels[name] = [url for url in urls if url]
     return channels
 
 
-def _split(named: Mapping[str, list[str]]) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+def _split(
+    named: Mapping[str, list[str]], path: str, problems: list[Problem]
+) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
     """The single channels by name, and which of them each name stands for."""
     channels: dict[str, str] = {}
     members = {}
     for name, urls in named.items():
         split = {name: urls[0]} if len(urls) == 1 else {f"{name}-{n}": url for n, url in enumerate(urls, 1)}
+        for twice in sorted(split.keys() & channels.keys()):
+            place = f"{path}: channels.{twice}"
+            problems.append(Problem(place, "names two channels", "several addresses of NAME are NAME-1, NAME-2, …"))
         channels |= split
         members[name] = tuple(split)
     return channels, members

@@ -94,7 +94,7 @@ class Environment:
 
     def port(self, name: str, default: int) -> int:
         value = self.text(name, str(default))
-        if value.isascii() and value.isdigit() and 0 <= int(value) <= 65535:
+        if len(value) <= 5 and value.isascii() and value.isdigit() and int(value) <= 65535:
             return int(value)
         self.add(name, "is no port", "a whole number from 0 to 65535")
         return default

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
+from hypothesis import settings
 from msgspec import Struct
 from psycopg import Connection, sql
 from redis import Redis
@@ -23,6 +24,9 @@ from worker.process import Process
 TEMPLATE = "billingwatch_template"
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}  # a test's server may lose its data
 _names = itertools.count(1)
+
+settings.register_profile("billingwatch", deadline=None)  # a machine under load is slow, and that is no failure
+settings.load_profile("billingwatch")
 
 
 class Servers(Struct, frozen=True):

@@ -41,12 +41,13 @@ def company(queue: Queue, events: int) -> Iterator[list[Received]]:
 def _take(queue: Queue, room: int, taken: list[str]) -> list[Received]:
     """Move jobs out of the queue until `room` events are had; their ids are added to `taken` as they move."""
     received: list[Received] = []
-    step = 10
-    while len(received) < room and len(taken) < MOST_JOBS:
+    step, seen = 10, 0  # what cannot be read goes back to the end, and may come by again
+    while len(received) < room and seen < MOST_JOBS:
         with queue.connection.pipeline(transaction=False) as pipe:
             for _ in range(step):
                 pipe.lmove(queue.key, queue.intermediate_queue_key, "LEFT", "RIGHT")
             moved = [as_text(job_id) for job_id in pipe.execute() if job_id is not None]
+        seen += len(moved)
         taken += moved
         received += [event for job_id in list(moved) for event in _events(queue, job_id, taken)]
         if len(moved) < step:

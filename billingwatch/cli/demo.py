@@ -33,6 +33,8 @@ console = "console://"
 [detectors.webhook_silence]
 settle = 15  # seconds; 10 minutes where nobody watches
 """
+# Variables of the real installation, each also as …_FILE: the demo has its own.
+REAL = ("DATABASE_URL", "REDIS_URL", "STRIPE_WEBHOOK_SECRET", "BILLINGWATCH_APPRISE_URLS")
 EVERY = 5.0  # seconds between the clock's evaluations
 PATIENCE = 90.0  # seconds after the last event until what was not alerted counts as missed
 
@@ -66,7 +68,7 @@ def demo(leave: bool, port: int | None, urls: tuple[str, ...]) -> None:
     folder = Path(os.environ.get(DATA_DIR) or DEFAULT_DATA_DIR) / "demo"
     folder.mkdir(parents=True, exist_ok=True)
     secret = "whsec_" + secrets.token_hex(16)
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("DATABASE_URL", "REDIS_URL"))}
+    own = {name: value for name, value in os.environ.items() if not name.startswith(REAL)}
     screen.print(f"Starting Postgres and Valkey in {folder} ...")
     with servers(folder, own) as environment:
         _empty(environment)
@@ -74,7 +76,6 @@ def demo(leave: bool, port: int | None, urls: tuple[str, ...]) -> None:
         config = folder / "billingwatch.toml"
         config.write_text(CONFIG.format(more="".join(f"to{n} = {url!r}\n" for n, url in enumerate(urls, 1))))
         environment |= {"STRIPE_WEBHOOK_SECRET": secret, "BILLINGWATCH_CONFIG": str(config.resolve())}
-        environment.pop("BILLINGWATCH_APPRISE_URLS", None)
         listener = bind("127.0.0.1", port or 0)
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         supervisor = Supervisor(commands(listener.fileno(), every=EVERY), environment)

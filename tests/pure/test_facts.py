@@ -1,0 +1,375 @@
+"""What every kind of event tells, in each API shape."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from billingwatch.model import Fact, Refunded
+from detectors.event import Event, read_event
+from detectors.facts import (
+    LARGEST_AMOUNT,
+    LONGEST_KEY,
+    Told,
+    UnknownShape,
+    read_facts,
+)
+
+OLD = "2024-06-20"
+PAYLOADS = {path.name.removesuffix(".json"): path for path in Path(__file__).parents[1].glob("payloads/*.json")}
+
+Row = tuple[str, str, str, int, str, str]  # metric, stratum, currency, amount, claim, attempt_of
+
+
+def row(told: Told) -> Row:
+    if isinstance(told, Refunded):
+        return ("refunded", "", told.currency, told.amount, told.refund, told.charge)
+    return (told.metric, told.stratum, told.currency, told.amount, told.claim, told.attempt_of)
+
+
+def pulse(root: str) -> Row:
+    return ("object.any", "", "", 0, f"any:{root}", "")
+
+
+def paid(stratum: str, currency: str, amount: int, charge: str, intent: str) -> list[Row]:
+    claim = f"{charge}:payment.succeeded"
+    return [("payment.succeeded", stratum, currency, amount, claim, intent), pulse(intent)]
+
+
+def failed(stratum: str, amount: int, charge: str, intent: str) -> list[Row]:
+    claim = f"{charge}:payment.failed"
+    return [("payment.failed", stratum, "usd", amount, claim, intent), pulse(intent)]
+
+
+def counted(metric: str, stratum: str = "", currency: str = "usd", amount: int = 0, after: str = "") -> Row:
+    return (metric, stratum, currency, amount, f"{{id}}:{metric}{after}", "")
+
+
+def mrr(amount: int) -> Row:
+    return ("mrr.changed", "", "usd", amount, "", "")
+
+
+# Braces name a field of the payload's object. A name without a version is that of every version without its own row.
+FACTS: dict[str, list[Row]] = {
+    "charge.dispute.created": [counted("dispute.created", amount=12900), pulse("{id}")],
+    "charge.dispute.created-inquiry": [counted("dispute.inquiry", amount=1900), pulse("{id}")],
+    "charge.failed": failed("checkout", 4900, "{id}", "{payment_intent}"),
+    "charge.failed-renewal": failed("renewal", 8700, "{id}", "{payment_intent}"),
+    "charge.refunded": [("refunded", "", "usd", 1500, "", "{id}"), pulse("{id}")],
+    "charge.refunded-second": [("refunded", "", "usd", 4900, "", "{id}"), pulse("{id}")],
+    "charge.succeeded": paid("checkout", "usd", 4900, "{id}", "{payment_intent}"),
+    "charge.succeeded-connect": paid("checkout", "usd", 4900, "{id}", "{payment_intent}"),
+    "charge.succeeded-jpy": paid("checkout", "jpy", 7900, "{id}", "{payment_intent}"),
+    "charge.succeeded-kwd": paid("checkout", "kwd", 23700, "{id}", "{payment_intent}"),
+    "charge.succeeded-renewal": paid("renewal", "usd", 8700, "{id}", "{payment_intent}"),
+    "checkout.session.completed": [counted("checkout.completed", amount=4900), pulse("{id}")],
+    "checkout.session.expired": [counted("checkout.expired", amount=1900), pulse("{id}")],
+    "customer.subscription.created": [counted("subscription.created", currency=""), mrr(8700), pulse("{id}")],
+    "customer.subscription.created-trial": [counted("subscription.created", currency=""), pulse("{id}")],
+    "customer.subscription.deleted": [
+        counted("subscription.canceled", "voluntary", amount=8700, after=":{canceled_at}"),
+        mrr(-8700),
+        pulse("{id}"),
+    ],
+    "customer.subscription.deleted-payment_failed": [
+        counted("subscription.canceled", "involuntary", amount=8700, after=":{canceled_at}"),
+        mrr(-8700),
+        pulse("{id}"),
+    ],
+    "customer.subscription.updated-cancel_at_period_end": [
+        counted("subscription.canceled", "voluntary", amount=8700, after=":{canceled_at}"),
+        pulse("{id}"),
+    ],
+    "customer.subscription.updated-downgrade": [mrr(-38900), pulse("{id}")],
+    "customer.subscription.updated-renewal": [pulse("{id}")],
+    "customer.subscription.updated-trial_ended": [counted("trial.converted", currency=""), mrr(8700), pulse("{id}")],
+    # Since basil an invoice names neither its charge nor its intent.
+    "invoice.paid": [pulse("{id}")],
+    f"invoice.paid.{OLD}": paid("renewal", "usd", 8700, "{charge}", "{payment_intent}"),
+    "invoice.payment_failed": [pulse("{id}")],
+    f"invoice.payment_failed.{OLD}": failed("renewal", 8700, "{charge}", "{payment_intent}"),
+    "invoice_payment.paid": [pulse("{id}")],
+    "payment_intent.payment_failed": failed("checkout", 4900, "{last_payment_error[charge]}", "{id}"),
+    "payment_intent.payment_failed-3ds": failed("checkout", 4900, "{id}@1789380040", "{id}"),
+    "payment_intent.payment_failed-renewal": failed("renewal", 8700, "{last_payment_error[charge]}", "{id}"),
+    "payment_intent.succeeded": paid("checkout", "usd", 4900, "{latest_charge}", "{id}"),
+    "payment_intent.succeeded-renewal": paid("renewal", "usd", 8700, "{latest_charge}", "{id}"),
+    "payout.failed": [counted("payout.failed", amount=812345), pulse("{id}")],
+    "radar.early_fraud_warning.created": [counted("fraud_warning.created", currency=""), pulse("{id}")],
+    "refund.created": [("refunded", "", "usd", 1500, "{id}", "{charge}"), pulse("{id}")],
+    "refund.created-second": [("refunded", "", "usd", 3400, "{id}", "{charge}"), pulse("{id}")],
+    "v1.charge.failed.thin": [pulse("{id}")],
+}
+
+
+def kind(name: str) -> str:
+    """A payload's name without its API version."""
+    return re.sub(r"\.\d{4}-\d\d-\d\d(\.[a-z]+)?$", "", name)
+
+
+@pytest.mark.parametrize("name", sorted(PAYLOADS))
+def test_every_payload_tells_exactly_this(name: str) -> None:
+    body = PAYLOADS[name].read_bytes()
+    event = read_event(body)
+    envelope = msgspec.json.decode(body)
+    thing = envelope["data"]["object"] if "data" in envelope else envelope["related_object"]
+    told = read_facts(event)
+    expected = [
+        (*values, claim.format(**thing), attempt_of.format(**thing))
+        for *values, claim, attempt_of in FACTS.get(name) or FACTS[kind(name)]
+    ]
+    assert [row(each) for each in told] == expected
+    assert {each.created for each in told} == {event.created}
+
+
+def test_every_row_has_its_payloads() -> None:
+    assert {kind(name) for name in PAYLOADS} == {kind(name) for name in FACTS}
+
+
+# Shapes that no recorded payload has
+
+
+def made(type: str, thing: object, previous: object = None, **envelope: Any) -> Event:
+    data = {"object": thing, "previous_attributes": previous or {}}
+    return read_event(
+        msgspec.json.encode({"id": "evt_1", "object": "event", "type": type, "created": 1000, "data": data} | envelope)
+    )
+
+
+CHARGE = {"id": "ch_1", "amount": 500, "currency": "usd"}
+INTENT = {"id": "pi_1", "amount": 500, "currency": "usd"}
+ORDER = {"payment_details": {"order_reference": "in_1"}}
+
+
+def price(amount: int, interval: str = "month", count: int = 1, usage: str = "licensed") -> dict[str, Any]:
+    recurring = {"interval": interval, "interval_count": count, "usage_type": usage}
+    return {"unit_amount": amount, "currency": "usd", "recurring": recurring}
+
+
+def subscription(status: str, *items: dict[str, Any], **more: Any) -> dict[str, Any]:
+    found = items or ({"price": price(900)},)
+    return {"id": "sub_1", "status": status, "currency": "usd", "items": {"data": list(found)}} | more
+
+
+CREATED = ("subscription.created", "", "", 0, "sub_1:subscription.created", "")
+LAPSED = ("trial.lapsed", "", "", 0, "sub_1:trial.lapsed", "")
+CANCELED_NOW = ("subscription.canceled", "voluntary", "usd", 900, "sub_1:subscription.canceled:1000", "")
+UPDATED, DELETED = "customer.subscription.updated", "customer.subscription.deleted"
+
+EDGES: dict[str, tuple[Event, list[Row]]] = {
+    "expanded intent": (
+        made("charge.succeeded", CHARGE | {"payment_intent": {"id": "pi_9", "amount": 1}}),
+        paid("checkout", "usd", 500, "ch_1", "pi_9"),
+    ),
+    "expanded invoice": (
+        made("charge.failed", CHARGE | {"invoice": {"id": "in_1"}}),
+        failed("renewal", 500, "ch_1", "in_1"),
+    ),
+    "neither intent nor invoice": (made("charge.failed", CHARGE), failed("checkout", 500, "ch_1", "ch_1")),
+    "first payment of a subscription": (
+        made("charge.succeeded", CHARGE | ORDER | {"description": "Subscription creation"}),
+        paid("checkout", "usd", 500, "ch_1", "in_1"),
+    ),
+    "an order reference that is no invoice": (
+        made("charge.succeeded", CHARGE | {"payment_details": {"order_reference": "4711"}}),
+        paid("checkout", "usd", 500, "ch_1", "ch_1"),
+    ),
+    "authorised only": (made("charge.succeeded", CHARGE | {"captured": False}), [pulse("ch_1")]),
+    "captured in part": (
+        made("charge.captured", CHARGE | {"captured": True, "amount_captured": 300}),
+        paid("checkout", "usd", 300, "ch_1", "ch_1"),
+    ),
+    "received in part": (
+        made("payment_intent.succeeded", INTENT | {"amount_received": 300, "latest_charge": "ch_1"}),
+        paid("checkout", "usd", 300, "ch_1", "pi_1"),
+    ),
+    "expanded latest charge": (
+        made("payment_intent.succeeded", INTENT | ORDER | {"latest_charge": {"id": "ch_1"}}),
+        paid("renewal", "usd", 500, "ch_1", "pi_1"),
+    ),
+    "charges as before 2022-11-15": (
+        made("payment_intent.succeeded", INTENT | {"charges": {"data": [{"id": "ch_1"}]}}),
+        paid("checkout", "usd", 500, "ch_1", "pi_1"),
+    ),
+    "no charge named": (made("payment_intent.succeeded", INTENT), paid("checkout", "usd", 500, "pi_1", "pi_1")),
+    "expanded charge of the error": (
+        made("payment_intent.payment_failed", INTENT | {"last_payment_error": {"charge": {"id": "ch_1"}}}),
+        failed("checkout", 500, "ch_1", "pi_1"),
+    ),
+    "failed without a charge, an older charge known": (
+        made("payment_intent.payment_failed", INTENT | {"last_payment_error": {}, "latest_charge": "ch_0"}),
+        failed("checkout", 500, "pi_1@1000", "pi_1"),
+    ),
+    "first invoice of a subscription": (
+        made(
+            "invoice.paid",
+            {
+                "id": "in_1",
+                "currency": "usd",
+                "amount_paid": 500,
+                "charge": "ch_1",
+                "billing_reason": "subscription_create",
+            },
+        ),
+        paid("checkout", "usd", 500, "ch_1", "in_1"),
+    ),
+    "invoice of nothing": (made("invoice.paid", {"id": "in_1", "currency": "usd", "amount_paid": 0}), [pulse("in_1")]),
+    "action required": (
+        made("payment_intent.requires_action", INTENT),
+        [("payment.action_required", "", "usd", 500, "pi_1:payment.action_required", ""), pulse("pi_1")],
+    ),
+    "refund that failed": (made("refund.created", CHARGE | {"id": "re_1", "status": "failed"}), [pulse("re_1")]),
+    "refund that was canceled": (
+        made("refund.created", CHARGE | {"id": "re_1", "status": "canceled"}),
+        [pulse("re_1")],
+    ),
+    "refund on its way": (
+        made("refund.created", CHARGE | {"id": "re_1", "status": "pending", "charge": {"id": "ch_1"}}),
+        [("refunded", "", "usd", 500, "re_1", "ch_1"), pulse("re_1")],
+    ),
+    "refund of an intent": (
+        made("refund.created", CHARGE | {"id": "re_1", "payment_intent": "pi_1"}),
+        [("refunded", "", "usd", 500, "re_1", "pi_1"), pulse("re_1")],
+    ),
+    "refund of nothing we know": (
+        made("refund.created", CHARGE | {"id": "re_1"}),
+        [("refunded", "", "usd", 500, "re_1", "re_1"), pulse("re_1")],
+    ),
+    "payout without an amount": (
+        made("payout.failed", {"id": "po_1", "currency": None, "amount": None}),
+        [("payout.failed", "", "", 0, "po_1:payout.failed", ""), pulse("po_1")],
+    ),
+    "credit note": (
+        made("credit_note.created", {"id": "cn_1", "currency": "eur", "total": 700}),
+        [("credit_note.created", "", "eur", 700, "cn_1:credit_note.created", ""), pulse("cn_1")],
+    ),
+    "prices of every interval, metered ones apart": (
+        made(
+            "customer.subscription.created",
+            subscription(
+                "active",
+                {"price": price(1200, "year"), "quantity": 3},
+                {"price": price(900, "month", 3)},
+                {"price": price(700, "week"), "quantity": 1},
+                {"price": price(100, "day"), "quantity": 0},
+                {"price": price(5, usage="metered")},
+                {"price": None},
+            ),
+        ),
+        [CREATED, mrr(300 + 300 + round(700 * 365 / 84)), pulse("sub_1")],
+    ),
+    "first payment outstanding": (
+        made("customer.subscription.created", subscription("incomplete")),
+        [CREATED, pulse("sub_1")],
+    ),
+    "past due still counts as revenue": (
+        made(UPDATED, subscription("past_due"), {"status": "active"}),
+        [pulse("sub_1")],
+    ),
+    "unpaid does not": (made(UPDATED, subscription("unpaid"), {"status": "past_due"}), [mrr(-900), pulse("sub_1")]),
+    "quantity changed": (
+        made(
+            UPDATED,
+            subscription("active", {"price": price(900), "quantity": 4}),
+            {"items": {"data": [{"price": price(900), "quantity": 1}]}, "quantity": 1},
+        ),
+        [mrr(2700), pulse("sub_1")],
+    ),
+    "end set by date": (
+        made(UPDATED, subscription("active", cancel_at=2000, canceled_at=1000), {"cancel_at": None}),
+        [CANCELED_NOW, pulse("sub_1")],
+    ),
+    "cancellation taken back": (
+        made(UPDATED, subscription("active", cancel_at_period_end=False), {"cancel_at_period_end": True}),
+        [pulse("sub_1")],
+    ),
+    "trial ended unpaid": (made(UPDATED, subscription("paused"), {"status": "trialing"}), [LAPSED, pulse("sub_1")]),
+    "deleted in its trial": (
+        made(DELETED, subscription("canceled", trial_end=2000, ended_at=1000)),
+        [CANCELED_NOW, LAPSED, pulse("sub_1")],
+    ),
+    "unknown type": (made("tax_rate.created", {"id": "txr_1"}), [pulse("txr_1")]),
+    "unknown type without an object": (made("a.new.thing", None), [pulse("evt_1")]),
+    "largest amount": (
+        made("charge.failed", CHARGE | {"amount": LARGEST_AMOUNT}),
+        failed("checkout", LARGEST_AMOUNT, "ch_1", "ch_1"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", EDGES)
+def test_uncommon_shapes(case: str) -> None:
+    event, expected = EDGES[case]
+    assert [row(told) for told in read_facts(event)] == expected
+
+
+MISTAKES: dict[str, tuple[Event, str]] = {
+    "amount as text": (made("charge.failed", CHARGE | {"amount": "12.50"}), "Expected `int`, got `str`"),
+    "amount as a fraction": (made("charge.failed", CHARGE | {"amount": 12.5}), "Expected `int`, got `float`"),
+    "amount as a truth": (made("charge.failed", CHARGE | {"amount": True}), "Expected `int`, got `bool`"),
+    "no amount": (made("charge.failed", {"id": "ch_1", "currency": "usd"}), "missing required field `amount`"),
+    "no currency": (made("refund.created", {"id": "re_1", "amount": 1}), "missing required field `currency`"),
+    "no object": (made("charge.failed", None), "Expected `object`, got `null`"),
+    "a list for an object": (made("charge.failed", []), "Expected `object`, got `array`"),
+    "a number for a link": (made("charge.failed", CHARGE | {"payment_intent": 5}), "`$.payment_intent`"),
+    "a number for an id": (made("charge.failed", CHARGE | {"id": 5}), "`$.id`"),
+    "items as text": (made(UPDATED, subscription("active", items="none")), "`$.items`"),
+    "previous attributes as a list": (made(UPDATED, subscription("active"), ["status"]), "got `array`"),
+    "amount too large": (made("charge.failed", CHARGE | {"amount": LARGEST_AMOUNT + 1}), "an amount beyond 1e+15"),
+    "amount too small": (made("charge.failed", CHARGE | {"amount": -LARGEST_AMOUNT - 1}), "an amount beyond 1e+15"),
+    "revenue too large": (
+        made("customer.subscription.created", subscription("active", {"price": price(10**12), "quantity": 10**6})),
+        "an amount beyond 1e+15",
+    ),
+    "id with NUL": (made("charge.failed", CHARGE | {"id": "ch_\0"}), "too long or holds NUL"),
+    "id without end": (made("charge.failed", CHARGE | {"id": "c" * LONGEST_KEY}), "too long or holds NUL"),
+    "currency without end": (made("charge.refunded", CHARGE | {"currency": "u" * 999}), "too long or holds NUL"),
+    "unknown type, id without end": (made("a.new.thing", {"id": "x" * LONGEST_KEY}), "too long or holds NUL"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_wrong_shape_is_named_and_not_quoted(case: str) -> None:
+    event, why = MISTAKES[case]
+    with pytest.raises(UnknownShape) as caught:
+        read_facts(event)
+    assert str(caught.value).startswith(f"{event.type}: ")
+    assert why in str(caught.value)
+    assert "12.50" not in str(caught.value)
+
+
+def test_a_price_beyond_every_float_is_a_wrong_shape() -> None:
+    thing = msgspec.json.encode(subscription("active")).replace(b"900", b"9" * 400)
+    event = made("customer.subscription.created", msgspec.Raw(thing))
+    with pytest.raises(UnknownShape):
+        read_facts(event)
+
+
+TYPES = sorted({read_event(path.read_bytes()).type for path in PAYLOADS.values()})
+FIELDS = sorted(set(re.findall(r"[a-z_]{2,}", " ".join([*CHARGE, *INTENT, *ORDER, *subscription("active")]))))
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=5),
+    max_leaves=12,
+)
+
+
+@given(
+    st.sampled_from(TYPES),
+    st.fixed_dictionaries(
+        {"id": st.text(), "amount": st.integers(), "currency": JSON, "status": JSON}, optional={"items": JSON}
+    ),
+    JSON,
+)
+def test_whatever_the_object_is_there_are_facts_or_an_unknown_shape(
+    type: str, thing: dict[str, Any], previous: Any
+) -> None:
+    try:
+        told = read_facts(made(type, msgspec.Raw(msgspec.json.encode(thing)), previous))
+    except UnknownShape:
+        return
+    assert sum(isinstance(each, Fact) and each.metric == "object.any" for each in told) == 1
