@@ -149,6 +149,7 @@ class Incident(Struct, frozen=True, kw_only=True):
     expected: float
     limit: float
     peak: float
+    told: float = 0.0  # the observed value that people were last told
     window: int  # seconds
     why: str
     at_risk: tuple[Money, ...] = ()

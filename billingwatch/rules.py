@@ -40,9 +40,17 @@ _KEYS = ("channels", "route", "detectors", "retention_days")
 
 def read_rules(env: Mapping[str, str]) -> Rules:
     """The rules of the file that the environment names; without a file, the defaults. Raises ConfigurationError."""
+    problems: list[Problem] = []
+    rules = find_rules(env, problems)
+    if problems:
+        raise ConfigurationError(problems)
+    return rules
+
+
+def find_rules(env: Mapping[str, str], problems: list[Problem]) -> Rules:
+    """The same; what is wrong is added to `problems`, and the rest of the rules stands."""
     named = env.get("BILLINGWATCH_CONFIG", "").strip()
     path = Path(named or DEFAULT_PATH)
-    problems: list[Problem] = []
     text = ""
     try:
         text = path.read_text(encoding="utf-8")
@@ -51,10 +59,7 @@ def read_rules(env: Mapping[str, str]) -> Rules:
             problems.append(Problem("BILLINGWATCH_CONFIG", f"{path} does not exist", "unset it to run on defaults"))
     except (OSError, UnicodeDecodeError) as error:
         problems.append(Problem(str(path), f"cannot be read: {type(error).__name__}"))
-    rules = parse_rules(text, env, str(path), problems)
-    if problems:
-        raise ConfigurationError(problems)
-    return rules
+    return parse_rules(text, env, str(path), problems)
 
 
 def parse_rules(text: str, env: Mapping[str, str], path: str, problems: list[Problem]) -> Rules:

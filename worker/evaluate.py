@@ -96,7 +96,7 @@ def _apply(
     if change.reason is None:
         return []
     incidents.log(conn, incident.id, at, before.state if before else None, incident.state, change.reason, WHO)
-    message = compose(incident, change.reason, at, told=before.peak if before else None)
+    message = compose(incident, change.reason, at, told=before.told if before else None)
     log.info(
         "incident",
         reason=change.reason,

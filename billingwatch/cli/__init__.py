@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from billingwatch import __version__
+
 # name -> (module, one line of help)
 COMMANDS = {
     "up": ("up", "Run everything: servers, receiver, workers and clock."),
@@ -56,7 +58,7 @@ class Commands(click.Group):
 
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="billingwatch", message="%(version)s")
+@click.version_option(__version__, message="%(version)s")
 def main() -> None:
     """BillingWatch: self-hosted anomaly detection for Stripe billing.
 

@@ -48,12 +48,16 @@ def build(redis_url: str, password: str) -> Starlette:
     """The dashboard as an application: rq-dashboard's Flask inside, the login around it."""
     from a2wsgi import WSGIMiddleware
     from flask import Flask
+    from rq import serializers
     from rq_dashboard import blueprint
     from rq_dashboard.web import config, setup_rq_connection
 
     flask = Flask("rq_dashboard")
     flask.config |= {"RQ_DASHBOARD_REDIS_URL": redis_url, "RQ_DASHBOARD_POLL_INTERVAL": 2500}
     config.serializer = Redacted
+    # Half of its pages name no serializer, and RQ's own choice is pickle: whoever may write to Redis could have
+    # code run by whoever looks at a job.
+    serializers.PickleSerializer = Redacted  # type: ignore[assignment,misc]
     flask.register_blueprint(blueprint)
     setup_rq_connection(flask)
     return Starlette(

@@ -11,7 +11,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from billingwatch.log import configure
-from billingwatch.rules import Rules, read_rules
+from billingwatch.rules import Rules, find_rules
 from billingwatch.settings import ConfigurationError, Problem, read_database, read_logs
 from billingwatch.store.connection import StoreAwayError, connect
 from billingwatch.supervisor import die_with_parent
@@ -28,11 +28,7 @@ def begin() -> None:
 def load_rules() -> tuple[Rules, dict[str, Detector]]:
     """The rules and the detectors as they change them. Raises ConfigurationError with every mistake of both."""
     problems: list[Problem] = []
-    rules = Rules()
-    try:
-        rules = read_rules(os.environ)
-    except ConfigurationError as error:
-        problems += error.problems
+    rules = find_rules(os.environ, problems)
     detectors, wrong = configure_detectors(rules.detectors)
     problems += [Problem(place, fault, "see docs/detectors.md") for place, fault in wrong.items()]
     if problems:

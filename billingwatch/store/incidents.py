@@ -13,7 +13,7 @@ from billingwatch.model import Incident, Money, State, Tenant
 
 _FIELDS = (
     "detector, metric, scope, state, severity, opened_at, first_breach_at, last_breach_at, clear_since, resolved_at, "
-    'observed, expected, "limit", peak, "window", why, at_risk, customers'
+    'observed, expected, "limit", peak, told, "window", why, at_risk, customers'
 )
 
 
@@ -117,6 +117,7 @@ def _values(incident: Incident) -> tuple[object, ...]:
         incident.expected,
         incident.limit,
         incident.peak,
+        incident.told,
         incident.window,
         incident.why,
         Jsonb([msgspec.to_builtins(money) for money in incident.at_risk]),

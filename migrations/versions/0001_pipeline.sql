@@ -87,6 +87,7 @@ CREATE TABLE incidents (
     expected        double precision NOT NULL,
     "limit"         double precision NOT NULL,
     peak            double precision NOT NULL,
+    told            double precision NOT NULL,  -- the observed value that people were last told
     "window"        integer     NOT NULL,  -- seconds
     why             text        NOT NULL,
     at_risk         jsonb       NOT NULL DEFAULT '[]',
