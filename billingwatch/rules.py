@@ -76,8 +76,11 @@ def parse_rules(text: str, env: Mapping[str, str], path: str, problems: list[Pro
     reader = Environment(env)
     urls = reader.text("BILLINGWATCH_APPRISE_URLS").split()
     problems += reader.problems
-    if urls:
-        named_channels.setdefault(ENVIRONMENT_CHANNEL, urls)
+    if urls and ENVIRONMENT_CHANNEL in named_channels:
+        place = f"{path}: channels.{ENVIRONMENT_CHANNEL}"
+        problems.append(Problem(place, "is the name of BILLINGWATCH_APPRISE_URLS", "name it otherwise, or unset those"))
+    elif urls:
+        named_channels[ENVIRONMENT_CHANNEL] = urls
     channels, members = _split(named_channels, path, problems)
     route = _convert(found.get("route", {}), Route, f"{path}: route", problems) or Route()
     for name in route.channels:

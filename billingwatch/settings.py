@@ -134,8 +134,11 @@ def read_sources(reader: Environment) -> dict[str, tuple[str, ...]]:
     names = {SECRET: DEFAULT_SOURCE}
     for variable in sorted(reader.env):
         match = _SOURCE_SECRET.fullmatch(variable.removesuffix("_FILE"))
-        if match:
-            names[f"{SECRET}_{match[1]}"] = match[1].lower().replace("_", "-")
+        source = match[1].lower().replace("_", "-") if match else ""
+        if source == DEFAULT_SOURCE:
+            reader.add(variable, "names the default source", f"its secrets stand in {SECRET}, separated by commas")
+        elif match:
+            names[f"{SECRET}_{match[1]}"] = source
     sources = {}
     for variable, source in names.items():
         secrets = tuple(part.strip() for part in reader.text(variable).split(",") if part.strip())

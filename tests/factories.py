@@ -1,4 +1,4 @@
-"""Few and exact events for tests, whole Stripe objects from the simulator's builders; streams come from the simulator."""
+"""Few and exact events for tests: whole Stripe objects from the simulator's builders, one at a time."""
 
 import random
 from collections.abc import Iterable
@@ -19,35 +19,36 @@ from billingwatch.store.events import NewEvent
 LIVE = Tenant(DEFAULT_SOURCE, True)
 TEST = Tenant(DEFAULT_SOURCE, False)
 NOON = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
+OWN = Account()  # live, US dollars, today's API version
 
 _rng = random.Random(1)
 _ids = Ids(_rng)
 
 
-def event(type: str, object: Json, created: int, *, account: Account = Account(), id: str = "") -> Json:
+def event(type: str, object: Json, created: int, *, account: Account = OWN, id: str = "") -> Json:
     """An event about the object, with an id of its own."""
     return envelope(account, type, object, created, id=id or _ids.long("evt_1"))
 
 
-def charge(created: int, *, account: Account = Account(), failed: bool = False, amount: int = 2900) -> Json:
+def charge(created: int, *, account: Account = OWN, failed: bool = False, amount: int = 2900) -> Json:
     """A card charge at the checkout, by a buyer of its own."""
     buyer = people.customer(_rng, _ids, created)
     intent = intents.intent(account, _ids, buyer, amount, created)
     return charges.charge(account, _ids, intent, buyer, created, decline=declines.GENERIC if failed else None)
 
 
-def paid(created: int, *, account: Account = Account(), amount: int = 2900) -> Json:
+def paid(created: int, *, account: Account = OWN, amount: int = 2900) -> Json:
     """`charge.succeeded`."""
     return event("charge.succeeded", charge(created, account=account, amount=amount), created, account=account)
 
 
-def failed(created: int, *, account: Account = Account(), amount: int = 2900) -> Json:
+def failed(created: int, *, account: Account = OWN, amount: int = 2900) -> Json:
     """`charge.failed`."""
     sale = charge(created, account=account, amount=amount, failed=True)
     return event("charge.failed", sale, created, account=account)
 
 
-def refunded(created: int, *, account: Account = Account(), amount: int = 2900) -> Json:
+def refunded(created: int, *, account: Account = OWN, amount: int = 2900) -> Json:
     """`refund.created` of a charge of its own."""
     sale = charge(created - 3600, account=account, amount=amount)
     return event("refund.created", charges.refund(_ids, sale, amount, created), created, account=account)

@@ -11,7 +11,7 @@ T = TypeVar("T")
 PATIENCE = 20.0  # seconds; a machine under load is slow, a broken program is late for ever
 
 
-def until(condition: Callable[[], T], seconds: float = PATIENCE) -> T:
+def until(condition: Callable[[], T | None], seconds: float = PATIENCE) -> T:
     """The condition's first answer that is true; fails when there is none within `seconds`."""
     end = time.monotonic() + seconds
     while not (answer := condition()):

@@ -9,7 +9,6 @@ import psycopg
 import structlog
 from psycopg import Connection
 from redis import Redis
-from redis.exceptions import RedisError
 
 from billingwatch import queues
 from billingwatch.queues import ALERTS, EVALUATE, EVENTS, Queue
@@ -102,7 +101,7 @@ class Clock:
                 work(conn, now)
             except (psycopg.OperationalError, psycopg.InterfaceError) as error:
                 raise StoreAwayError(type(error).__name__) from None
-            except (psycopg.Error, RedisError) as error:
+            except Exception as error:  # noqa: BLE001 - nothing that stands in Redis or Postgres may stop the clock
                 log.error("round_failed", round=name, error=type(error).__name__)
 
 

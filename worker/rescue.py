@@ -36,7 +36,7 @@ def quarantine_failed(conn: Connection, queue: Queue) -> int:
             batch = [msgspec.convert(each, Received) for each in job.args[0]]
         except NoSuchJobError:
             continue
-        except (DeserializationError, msgspec.ValidationError, LookupError):
+        except (DeserializationError, msgspec.ValidationError, AttributeError, LookupError, TypeError, ValueError):
             log.error("unreadable_job", job=job_id)
             continue
         reason = _reason(job)

@@ -57,7 +57,7 @@ def build(redis_url: str, password: str) -> Starlette:
     config.serializer = Redacted
     # Half of its pages name no serializer, and RQ's own choice is pickle: whoever may write to Redis could have
     # code run by whoever looks at a job.
-    serializers.PickleSerializer = Redacted  # type: ignore[assignment,misc]
+    serializers.PickleSerializer = Redacted  # type: ignore[assignment]
     flask.register_blueprint(blueprint)
     setup_rq_connection(flask)
     return Starlette(

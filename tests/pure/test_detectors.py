@@ -111,6 +111,7 @@ WEEK = [
     *facts(PAYMENT_SUCCEEDED, 940 * 7, END - 7 * DAY - HOUR, END - HOUR, CHECKOUT),
     *facts(PAYMENT_FAILED, 60 * 7, END - 7 * DAY - HOUR, END - HOUR, CHECKOUT),
 ]
+SPOTLESS = facts(PAYMENT_SUCCEEDED, 7000, END - 7 * DAY - HOUR, END - HOUR, CHECKOUT)
 
 
 def attempts(failed: int, succeeded: int, stratum: str = CHECKOUT, ago: int = 0, span: int = 15 * MINUTE) -> list[Fact]:
@@ -135,7 +136,10 @@ def attempts(failed: int, succeeded: int, stratum: str = CHECKOUT, ago: int = 0,
         pytest.param(WEEK + attempts(1, 9), False, id="as usual"),
         pytest.param(WEEK + attempts(3, 7), False, id="three of ten, usually 6 %"),
         pytest.param(WEEK + attempts(20, 20), True, id="half of forty, usually 6 %"),
-        pytest.param(WEEK + attempts(20, 20, ago=2 * HOUR) + attempts(1, 15), False, id="it ended two hours ago"),
+        pytest.param(WEEK + attempts(200, 0, ago=30 * MINUTE), True, id="a wave of them, half an hour ago"),
+        pytest.param(WEEK + attempts(200, 0, ago=5 * HOUR) + attempts(1, 15), False, id="a wave that has ended"),
+        pytest.param(SPOTLESS + attempts(4, 0), False, id="four of four failed where nothing ever fails"),
+        pytest.param(SPOTLESS + attempts(5, 0), True, id="five of five failed where nothing ever fails"),
         pytest.param(WEEK + attempts(0, 500), False, id="more successes than usual"),
         pytest.param(WEEK + attempts(60, 600, span=12 * HOUR), False, id="slowly, within what rates wander"),
         pytest.param(WEEK + attempts(400, 400, span=12 * HOUR), True, id="slowly, half of them over half a day"),

@@ -92,6 +92,10 @@ def test_a_snapshot_event_whole() -> None:
     assert msgspec.json.decode(event.previous) == {"status": "trialing"}
 
 
+def test_a_snapshot_events_context_is_no_account() -> None:
+    assert read_event(body(account=None, context="org_1")).account == ""
+
+
 @pytest.mark.parametrize(
     ("changes", "created", "account", "object_id"),
     [

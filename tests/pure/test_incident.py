@@ -49,6 +49,7 @@ OPEN = Incident(
     expected=2.0,
     limit=7.0,
     peak=20.0,
+    told=20.0,
     window=3600,
     why="20 refunds in the last hour",
     customers=9,
@@ -87,12 +88,12 @@ KEPT: dict[str, Any] = {
             None, id="breached more than ever: the peak moves",
         ),
         pytest.param(
-            OPEN, verdict(True, severity="critical"), KEPT | {"severity": "critical"}, "worse",
+            OPEN, verdict(True, severity="critical"), KEPT | {"severity": "critical", "told": 12.0}, "worse",
             id="more severe is told",
         ),
         pytest.param(
-            opened(state="acked"), verdict(True, severity="critical"), KEPT | {"severity": "critical"}, "worse",
-            id="more severe is told to who has seen it, too",
+            opened(state="acked"), verdict(True, severity="critical"), KEPT | {"severity": "critical", "told": 12.0},
+            "worse", id="more severe is told to who has seen it, too",
         ),
         pytest.param(OPEN, verdict(True, severity="medium"), KEPT, None, id="less severe changes no severity"),
         pytest.param(
@@ -155,6 +156,7 @@ def test_a_breach_opens_an_incident_with_its_evidence_and_tells_it_first(severit
         expected=2.0,
         limit=7.0,
         peak=12.0,
+        told=12.0,
         window=3600,
         why="12 refunds in the last hour",
         at_risk=(Money(900, "usd"),),

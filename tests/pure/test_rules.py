@@ -236,3 +236,10 @@ def test_a_section_with_a_mistake_is_told_and_keeps_what_was_shipped(text: str, 
     assert why in wrong[place]
     if "enabled" not in text:
         assert detectors == DETECTORS
+
+
+def test_the_environments_channel_is_not_silently_replaced() -> None:
+    problems: list[Problem] = []
+    env = {"BILLINGWATCH_APPRISE_URLS": "json://a"}
+    parse_rules('[channels]\ndefault = "json://b"', env, "rules.toml", problems)
+    assert [problem.place for problem in problems] == ["rules.toml: channels.default"]

@@ -9,20 +9,21 @@ from detectors.series import BUCKET, DAY, HOUR, Series, grid
 from detectors.tally import tally
 
 START = 1_789_380_000 // DAY * DAY
+SPAN = 4 * HOUR  # short, so that most windows cut through something
 METRICS, STRATA, CURRENCIES = ("payment.failed", "refund.created"), ("checkout", "renewal", "retry"), ("usd", "jpy", "")
 
 facts = st.lists(
     st.builds(
         Fact,
         st.sampled_from(METRICS),
-        st.integers(START, START + DAY - 1),
+        st.integers(START, START + SPAN - 1),
         stratum=st.sampled_from(STRATA),
         currency=st.sampled_from(CURRENCIES),
         amount=st.integers(-500, 500),
     ),
     max_size=60,
 )
-edges = st.integers(-3, DAY // BUCKET + 3).map(lambda n: START + n * BUCKET)
+edges = st.integers(-3, SPAN // BUCKET + 3).map(lambda n: START + n * BUCKET)
 spans = st.tuples(edges, edges).map(lambda span: (min(span), max(span)))
 
 

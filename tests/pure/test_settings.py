@@ -223,3 +223,8 @@ def test_sources_are_read_without_judging_the_rest() -> None:
     reader = Environment({"STRIPE_WEBHOOK_SECRET": "whsec_1"})
     assert read_sources(reader) == {"default": ("whsec_1",)}
     assert reader.problems == []
+
+
+def test_the_default_source_has_one_variable() -> None:
+    with pytest.raises(ConfigurationError, match="STRIPE_WEBHOOK_SECRET_DEFAULT: names the default source"):
+        read_ingest({"REDIS_URL": "redis://r", "STRIPE_WEBHOOK_SECRET": "a", "STRIPE_WEBHOOK_SECRET_DEFAULT": "b"})

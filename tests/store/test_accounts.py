@@ -15,9 +15,7 @@ from tests.waiting import until
 HOUR = timedelta(hours=1)
 
 
-def touch(
-    conn: Connection, first: datetime, newest: datetime, received: datetime, tenant: Tenant = LIVE
-) -> None:
+def touch(conn: Connection, first: datetime, newest: datetime, received: datetime, tenant: Tenant = LIVE) -> None:
     accounts.touch(conn, Account(tenant, first, newest, received))
 
 

@@ -71,7 +71,9 @@ def test_three_releases_started_at_once_migrate_once(empty_url: str) -> None:
     def release() -> int:
         # A process each, as in life: Alembic keeps the environment it runs in a global of the process.
         command = [sys.executable, "-m", "billingwatch", "migrate"]
-        return subprocess.run(command, env={**os.environ, "DATABASE_URL": empty_url}, check=False, timeout=20).returncode
+        return subprocess.run(
+            command, env={**os.environ, "DATABASE_URL": empty_url}, check=False, timeout=20
+        ).returncode
 
     assert together(release, release, release) == [0, 0, 0]
     with connect(empty_url, "tests") as conn:

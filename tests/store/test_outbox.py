@@ -37,7 +37,14 @@ def test_claimed_alert_is_what_was_staged(conn: Connection) -> None:
     number = incidents.open_incident(conn, incident())
     id_ = outbox.stage(conn, number, "ops", "first", "default route", "Title – é", "Line 1\nLine 2", NOON)
     assert outbox.claim(conn, id_, NOON) == Alert(
-        id=id_, incident=number, channel="ops", reason="first", title="Title – é", body="Line 1\nLine 2", staged_at=NOON, attempts=1
+        id=id_,
+        incident=number,
+        channel="ops",
+        reason="first",
+        title="Title – é",
+        body="Line 1\nLine 2",
+        staged_at=NOON,
+        attempts=1,
     )
 
 
