@@ -1,0 +1,1 @@
+"""Benchmarks against stated goals: `python -m bench`. They print figures and verdicts, and assert nothing."""
