@@ -18,8 +18,9 @@ from worker.process import Process
 
 log = structlog.get_logger(__name__)
 
-# Recovery after kill -9: a job's entry expires `timeout + GRACE` after it began, maintenance looks every
-# MAINTENANCE seconds, and RQ wants to see an orphan twice, a minute apart: 30 + 5 + 15 + 60 + 15 s at the worst.
+# Recovery after kill -9: a job's entry expires `timeout + GRACE` after it began, maintenance looks every MAINTENANCE
+# seconds, or when a blocking pop ends that began just before, and RQ wants to see an orphan twice, a minute apart:
+# 30 + 5 + 30 + 60 + 30 s at the worst.
 MAINTENANCE = 15  # seconds
 GRACE = 5  # seconds
 WORKER_TTL = 30  # seconds; a worker blocks on an empty queue for half of it, then does maintenance
@@ -43,7 +44,16 @@ class Runner(SimpleWorker):
             log_job_description=False,
             **options,
         )
+        self.queue_class = _tell_what_is_taken(self)
         self.process = process
+        self.in_hand = False  # whether a job was taken out of the queue and may not be done
+
+    def _shutdown(self) -> None:
+        # RQ's own stops at once unless a job has begun: one just taken would wait for maintenance for over a minute.
+        if self.in_hand:
+            self._stop_requested = True
+        else:
+            super()._shutdown()  # type: ignore[no-untyped-call]
 
     def get_heartbeat_ttl(self, job: RQJob, working_time: float = 0.0) -> int:
         return int(job.timeout or DEFAULT_TIMEOUT) + GRACE
@@ -68,6 +78,20 @@ class Runner(SimpleWorker):
                 if told:
                     log.info("store_back")
                 return
+
+
+def _tell_what_is_taken(runner: Runner) -> type[Queue]:
+    """The queue class of this worker: RQ takes jobs by a class method, which knows no worker."""
+
+    class Taken(Queue):
+        @classmethod
+        def lmove(cls, connection: Redis, queue_key: str, timeout: int | None) -> Any:
+            runner.in_hand = False
+            taken = super().lmove(connection, queue_key, timeout)  # type: ignore[no-untyped-call]
+            runner.in_hand = taken is not None
+            return taken
+
+    return Taken
 
 
 def run(queue: Queue, process: Process, *, burst: bool = False) -> None:

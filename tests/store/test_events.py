@@ -135,22 +135,22 @@ def test_fault_of_the_store_is_raised_and_nothing_is_bisected_away(conn: Connect
     assert stored(conn) == []
 
 
+@pytest.mark.parametrize("poison", [[], [{"type": "charge\0"}]], ids=["all well", "one refused, so in pieces"])
 @pytest.mark.usefixtures("months")
 def test_same_events_in_opposite_order_from_two_connections_are_stored_once_without_deadlock(
-    conn: Connection, database_url: str
+    conn: Connection, database_url: str, poison: list[dict[str, Any]]
 ) -> None:
-    batch = [new_event(id=f"evt_{n:03d}") for n in range(200)]
-
     def bring(order: list[NewEvent]) -> set[tuple[Tenant, str]]:
         with connect(database_url, "tests") as own:
             return insert(own, order).new
 
     for turn in range(5):
-        fresh = [new_event(id=f"evt_{turn}_{each.id}") for each in batch]
-        first, second = together(lambda: bring(fresh), lambda: bring(fresh[::-1]))  # noqa: B023 - done within the turn
+        good = [new_event(id=f"evt_{turn}_{n:03d}") for n in range(200)]
+        batch = [*good, *(new_event(id=f"evt_{turn}_100x", **changes) for changes in poison)]
+        first, second = together(lambda: bring(batch), lambda: bring(batch[::-1]))  # noqa: B023 - done within the turn
         assert not first & second
-        assert first | second == {each.key for each in fresh}
-    assert len(stored(conn)) == 5 * len(batch)
+        assert first | second == {each.key for each in good}
+    assert len(stored(conn)) == 5 * 200
 
 
 def test_rolled_back_batch_leaves_nothing_and_may_come_again(conn: Connection) -> None:

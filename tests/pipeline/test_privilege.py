@@ -1,0 +1,103 @@
+"""The users that the manual makes, with its own statements on real servers: they can do their work, and no more."""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+from redis import Redis
+from redis.exceptions import NoPermissionError
+
+from billingwatch.queues import EVENTS, Received
+from billingwatch.rules import Rules
+from billingwatch.schema import migrate
+from billingwatch.settings import Stores
+from billingwatch.store.connection import connect
+from detectors.registry import DETECTORS
+from detectors.series import DAY, HOUR, MINUTE
+from ingest.queue import EventQueue, Health, durability_problems
+from tests.conftest import Servers
+from tests.factories import LIVE, paid, received, refunded
+from tests.pipeline.manual import section
+from worker.deliver import deliver
+from worker.evaluate import evaluate
+from worker.process import Process, start
+from worker.record import record
+from worker.runner import run
+
+
+@pytest.fixture
+def redis_users(redis: Redis, redis_url: str) -> Iterator[dict[str, str]]:
+    """The addresses of the manual's users."""
+    urls = {}
+    for line in section("docs/security.md", "Redis").partition("```text\n")[2].partition("```")[0].splitlines():
+        _, name, *grants = line.split()
+        redis.execute_command("ACL", "SETUSER", name, "reset", *grants)  # type: ignore[no-untyped-call]
+        urls[name] = redis_url.replace("unix://", f"unix://{name}:REPLACE_ME@")
+    yield urls
+    redis.execute_command("ACL", "DELUSER", *urls)  # type: ignore[no-untyped-call]
+
+
+def test_the_redis_users_of_the_manual_can_do_their_work_and_no_more(
+    redis_users: dict[str, str], database_url: str
+) -> None:
+    now = datetime.now(UTC)
+
+    async def receive(event: Received) -> Health:
+        queue = EventQueue(redis_users["receiver"])
+        await queue.flush([event])
+        health = await queue.look()
+        await queue.close()
+        return health
+
+    assert asyncio.run(receive(received(paid(int(now.timestamp()))))).depth == 1
+    with Redis.from_url(redis_users["receiver"]) as receiver, Redis.from_url(redis_users["worker"]) as worker:
+        assert durability_problems(receiver) == []
+        with pytest.raises(NoPermissionError):
+            receiver.lrange(f"rq:queue:{EVENTS}", 0, -1)
+        with pytest.raises(NoPermissionError):
+            worker.flushall()
+        process = Process(Stores(database_url, redis_users["worker"]), worker, Rules(), dict(DETECTORS), "tests")
+        start(process)
+        run(process.queue(EVENTS), process, burst=True)
+        assert process.conn().execute("SELECT count(*) FROM events").fetchone() == (1,)
+        process.drop()
+
+
+@pytest.fixture
+def postgres_users(servers: Servers) -> Iterator[dict[str, str]]:
+    """A database of the manual's store user, migrated, and the addresses of both users."""
+    create, grant = re.findall(r"```sql\n(.*?)```", section("docs/security.md", "Postgres"), re.DOTALL)
+    users = ("billingwatch_store", "billingwatch_judge")
+    urls = {user: servers.database_url.replace("postgres@/billingwatch", f"{user}@/manual") for user in users}
+    with connect(servers.database_url, "tests") as conn:
+        try:
+            for statement in create.replace("DATABASE billingwatch ", "DATABASE manual ").split(";\n"):
+                conn.execute(statement)
+            migrate(urls["billingwatch_store"])
+            with connect(urls["billingwatch_store"], "tests") as store:
+                store.execute(grant)
+            yield urls
+        finally:
+            conn.execute("DROP DATABASE IF EXISTS manual WITH (FORCE)")
+            for user in users:
+                conn.execute(f"DROP ROLE IF EXISTS {user}")
+
+
+def test_the_postgres_users_of_the_manual_can_do_their_work_and_no_more(
+    postgres_users: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = datetime.now(UTC)
+    moment = int(now.timestamp())
+    with connect(postgres_users["billingwatch_store"], "tests") as store:
+        events = [paid(moment - 3 * DAY), *(refunded(moment - MINUTE) for _ in range(6))]
+        assert record(store, [received(each) for each in events], now).new == 7
+    with connect(postgres_users["billingwatch_judge"], "tests") as judge:
+        (alert,) = evaluate(judge, LIVE, now, DETECTORS, ("console",))
+        assert deliver(judge, alert, {"console": "console://"}, now + timedelta(seconds=HOUR)) is True
+        for statement in ("DELETE FROM events", "SELECT FROM quarantine", "DROP TABLE rollups"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                judge.execute(statement)
+    assert "refund spike" in capsys.readouterr().out
