@@ -80,8 +80,8 @@ class Job(RQJob):
         self.webhooks = []
 
     def to_dict(self, include_meta: bool = True, include_result: bool = True) -> dict[str, Any]:
-        # RQ compresses at zlib's level 6, which costs the receiver more than everything else it does with an
-        # event; level 1 is several times faster and reads back the same.
+        # RQ compresses at zlib's level 6, which costs the receiver 20 us an event; level 1 costs half of that for
+        # a third more bytes, and reads back the same.
         data, self._data = self.data, b""
         fields: dict[str, Any] = super().to_dict(include_meta, include_result)
         self._data = data

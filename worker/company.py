@@ -20,6 +20,7 @@ log = structlog.get_logger(__name__)
 
 MOST_EVENTS = 500  # a transaction, about; a job is taken whole
 MOST_JOBS = 200  # taken beside the job itself
+MOST_BYTES = 16 << 20  # of bodies, about; they stand in memory several times while they are stored
 
 
 @contextmanager
@@ -41,15 +42,17 @@ def company(queue: Queue, events: int) -> Iterator[list[Received]]:
 def _take(queue: Queue, room: int, taken: list[str]) -> list[Received]:
     """Move jobs out of the queue until `room` events are had; their ids are added to `taken` as they move."""
     received: list[Received] = []
-    step, seen = 10, 0  # what cannot be read goes back to the end, and may come by again
-    while len(received) < room and seen < MOST_JOBS:
+    step, seen, size = 10, 0, 0  # what cannot be read goes back to the end, and may come by again
+    while len(received) < room and seen < MOST_JOBS and size < MOST_BYTES:
         with queue.connection.pipeline(transaction=False) as pipe:
             for _ in range(step):
                 pipe.lmove(queue.key, queue.intermediate_queue_key, "LEFT", "RIGHT")
             moved = [as_text(job_id) for job_id in pipe.execute() if job_id is not None]
         seen += len(moved)
         taken += moved
-        received += [event for job_id in list(moved) for event in _events(queue, job_id, taken)]
+        news = [event for job_id in list(moved) for event in _events(queue, job_id, taken)]
+        received += news
+        size += sum(len(event.body) for event in news)
         if len(moved) < step:
             break
         step = min(2 * step, 50)

@@ -87,7 +87,7 @@ def _tell_what_is_taken(runner: Runner) -> type[Queue]:
         @classmethod
         def lmove(cls, connection: Redis, queue_key: str, timeout: int | None) -> Any:
             runner.in_hand = False
-            taken = super().lmove(connection, queue_key, timeout)  # type: ignore[no-untyped-call]
+            taken = super().lmove(connection, queue_key, timeout)
             runner.in_hand = taken is not None
             return taken
 

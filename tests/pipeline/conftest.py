@@ -6,6 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.pipeline.senders import answering, closed_port, moody, smtp
+
+__all__ = ["answering", "closed_port", "moody", "smtp"]
+
 
 @pytest.fixture(autouse=True)
 def signals_as_they_were() -> Iterator[None]:

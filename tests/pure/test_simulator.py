@@ -23,7 +23,7 @@ from billingwatch.simulator.stream import Scenario, labels, simulate
 
 START = int(datetime(2026, 8, 30, tzinfo=UTC).timestamp())  # a Sunday; the 1st of the month is the third day
 DAY = 86_400
-PAYLOADS = sorted((Path(__file__).parent / "payloads").glob("*.json"))
+PAYLOADS = sorted((Path(__file__).parents[1] / "payloads").glob("*.json"))
 
 
 def scenario(*incidents: str, **changes: Any) -> Scenario:

@@ -35,7 +35,7 @@ from billingwatch.embedded import (
 )
 
 ROOT = os.geteuid() == 0
-ROOT_FOLDER = Path(__file__).resolve().parents[1]
+ROOT_FOLDER = Path(__file__).resolve().parents[2]
 FAST = {"fsync": "off"}
 START = """
 import json, pathlib, sys

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from honcho.environ import parse_procfile
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 QUEUES = {"events", "evaluate", "alerts"}
 SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|KEY|APPRISE_URLS")
 Command = list[str]
