@@ -5,11 +5,13 @@ What its fork gives, isolation, the supervisor gives by restarting whoever dies.
 """
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import structlog
 from redis import Redis
 from rq import SimpleWorker
+from rq.exceptions import DequeueTimeout, StopRequested
 from rq.job import Job as RQJob
 
 from billingwatch.queues import Job, MessagePack, Queue
@@ -24,6 +26,7 @@ log = structlog.get_logger(__name__)
 MAINTENANCE = 15  # seconds
 GRACE = 5  # seconds
 WORKER_TTL = 30  # seconds; a worker blocks on an empty queue for half of it, then does maintenance
+POP = 1  # seconds that one pop blocks; a signal is heard between two, so that no job's id is thrown away
 DEFAULT_TIMEOUT = 60  # seconds, of a job that names none
 
 
@@ -46,7 +49,11 @@ class Runner(SimpleWorker):
         )
         self.queue_class = _tell_what_is_taken(self)
         self.process = process
-        self.in_hand = False  # whether a job was taken out of the queue and may not be done
+        self.in_hand = False  # whether a job was taken and may not be done, or may be on its way here
+
+    @property
+    def stopping(self) -> bool:
+        return self._stop_requested
 
     def _shutdown(self) -> None:
         # RQ's own stops at once unless a job has begun: one just taken would wait for maintenance for over a minute.
@@ -59,6 +66,9 @@ class Runner(SimpleWorker):
         return int(job.timeout or DEFAULT_TIMEOUT) + GRACE
 
     def dequeue_job_and_maintain_ttl(self, timeout: int | None, max_idle_time: int | None = None) -> Any:
+        self.in_hand = False
+        if self.stopping:
+            raise StopRequested
         self.wait_for_store()
         return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
 
@@ -86,10 +96,17 @@ def _tell_what_is_taken(runner: Runner) -> type[Queue]:
     class Taken(Queue):
         @classmethod
         def lmove(cls, connection: Redis, queue_key: str, timeout: int | None) -> Any:
-            runner.in_hand = False
-            taken = super().lmove(connection, queue_key, timeout)
-            runner.in_hand = taken is not None
-            return taken
+            runner.in_hand, taken = True, None
+            try:
+                for _ in range(timeout or 1):
+                    if runner.stopping:
+                        raise StopRequested
+                    with suppress(DequeueTimeout):
+                        taken = super().lmove(connection, queue_key, timeout and POP)
+                        return taken
+                raise DequeueTimeout(timeout, queue_key)
+            finally:
+                runner.in_hand = taken is not None
 
     return Taken
 

@@ -1,12 +1,14 @@
 """Postgres dies or is away under load: the receiver never notices, and the backlog drains by itself."""
 
+import os
+import signal
 import time
 
 import psycopg
 
 from billingwatch.store.connection import StoreAwayError
 from tests.faults.audit import CLEAN
-from tests.faults.rig import Rig, kill
+from tests.faults.rig import Rig, alive, kill
 from tests.faults.sender import Post
 from tests.waiting import until
 from worker.process import PATIENCE
@@ -33,12 +35,15 @@ def test_killed_postgres_costs_no_event_and_no_refusal(rig: Rig, posts: list[Pos
 
 
 def test_backlog_of_an_outage_of_postgres_drains_by_itself(rig: Rig, posts: list[Post]) -> None:
-    rig.up()
+    up = rig.up()
     with rig.load(posts, RATE) as stripe:
         until(lambda: stored(rig), 20)
         rig.stop_postgres()
         gone = time.monotonic()
         until(lambda: time.monotonic() - gone > AWAY and len(rig.queue()) > 0, 2 * AWAY)
+        waiting = up.children("worker events")[0]
+        os.kill(waiting, signal.SIGTERM)
+        until(lambda: not alive(waiting), 10)  # nothing is in its hands, so it need not wait for Postgres
         rig.start_postgres()
         stripe.wait_for(len(stripe.acked) + RATE)
     assert stripe.statuses().keys() == {200}

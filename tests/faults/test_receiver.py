@@ -43,7 +43,7 @@ def test_rolling_restart_of_receivers_and_workers_fails_no_delivery(rig: Rig, po
                 stripe.wait_for(len(stripe.acked) + RATE // 4)
     assert stripe.statuses().keys() <= {200, NO_ANSWER}
     assert repeated_more_than_once(stripe) == []
-    rig.recover()
+    rig.settle()
     assert rig.audit(stripe.acked) == CLEAN
 
 

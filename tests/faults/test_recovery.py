@@ -1,4 +1,4 @@
-"""A worker dies at each moment at which RQ could lose its job: the job comes again, in less than three minutes."""
+"""A worker dies, or is told to stop, at each moment at which RQ could lose its job: the job is done, and soon."""
 
 import signal
 import time
