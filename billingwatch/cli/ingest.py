@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -91,6 +92,10 @@ def serve(listener: socket.socket) -> None:
         timeout_keep_alive=75,  # above the keep-alive of the proxies in front
         timeout_graceful_shutdown=GRACE,
     )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn answers what is in flight and then raises the signal again, for whoever was there before it:
+        # nobody, so that a receiver told to stop ends with 0.
+        signal.signal(number, lambda *_: None)
     uvicorn.Server(config).run(sockets=[listener])
 
 
