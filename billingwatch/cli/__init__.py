@@ -27,6 +27,9 @@ COMMANDS = {
 }
 
 
+HELP = ["-h", "--help"]
+
+
 class Commands(click.Group):
     """A group that imports a subcommand when it is asked for."""
 
@@ -38,6 +41,7 @@ class Commands(click.Group):
             return None
         module = importlib.import_module(f"billingwatch.cli.{COMMANDS[cmd_name][0]}")
         command: click.Command = getattr(module, cmd_name)
+        _take_short_help(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -57,7 +61,15 @@ class Commands(click.Group):
             sys.exit(2)
 
 
-@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def _take_short_help(command: click.Command) -> None:
+    """Each command takes -h by itself: click keeps the help option of its first context, with a parent or without."""
+    command.context_settings.setdefault("help_option_names", HELP)
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            _take_short_help(each)
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": HELP, "max_content_width": 100})
 @click.version_option(__version__, message="%(version)s")
 def main() -> None:
     """BillingWatch: self-hosted anomaly detection for Stripe billing.
