@@ -7,10 +7,24 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw
 
 from billingwatch.model import Fact, Refunded
 from detectors.event import Event
+from detectors.objects import (
+    Amount,
+    Before,
+    Charge,
+    Dispute,
+    Invoice,
+    Items,
+    Link,
+    PaymentDetails,
+    PaymentIntent,
+    Ref,
+    Refund,
+    Subscription,
+)
 
 Told = Fact | Refunded
 T = TypeVar("T")
@@ -59,144 +73,13 @@ def read_facts(event: Event) -> list[Told]:
     return told
 
 
-# Objects, as far as facts need them. Unknown fields are skipped, absent ones have defaults.
-
-
-class _Ref(Struct):
-    id: str = ""
-
-
-_Link = str | _Ref | None  # an id, or the object itself where it was expanded
-
-
-class _PaymentDetails(Struct):
-    order_reference: str | None = None
-
-
-class _Charge(Struct):
-    id: str
-    amount: int
-    currency: str
-    payment_intent: _Link = None
-    invoice: _Link = None  # before basil
-    description: str | None = None
-    payment_details: _PaymentDetails | None = None  # since basil: order_reference is the invoice's id
-    amount_captured: int = 0
-    amount_refunded: int = 0
-    captured: bool = True
-
-
-class _Charges(Struct):
-    data: list[_Ref] = []
-
-
-class _Error(Struct):
-    charge: _Link = None
-
-
-class _PaymentIntent(Struct):
-    id: str
-    currency: str = ""
-    amount: int = 0
-    amount_received: int = 0
-    latest_charge: _Link = None
-    charges: _Charges | None = None  # before 2022-11-15
-    last_payment_error: _Error | None = None
-    invoice: _Link = None
-    description: str | None = None
-    payment_details: _PaymentDetails | None = None
-
-
-class _Invoice(Struct):
-    id: str = ""
-    currency: str = ""
-    amount_due: int = 0
-    amount_paid: int = 0
-    charge: _Link = None  # before basil
-    payment_intent: _Link = None  # before basil
-    billing_reason: str | None = None
-
-
-class _Refund(Struct):
-    id: str
-    amount: int
-    currency: str
-    charge: _Link = None
-    payment_intent: _Link = None
-    status: str | None = None
-
-
-class _Dispute(Struct):
-    id: str
-    amount: int
-    currency: str
-    status: str = ""
-
-
-class _Amount(Struct):
-    """A payout, a credit note, a checkout session: an id and how much."""
-
-    id: str
-    currency: str | None = None
-    amount: int | None = None
-    amount_total: int | None = None
-    total: int | None = None
-
-
-class _Recurring(Struct, frozen=True):
-    interval: str = "month"
-    interval_count: int = 1
-    usage_type: str = "licensed"
-
-
-class _Price(Struct, frozen=True):
-    unit_amount: int | None = None
-    currency: str = ""
-    recurring: _Recurring | None = None
-
-
-class _Item(Struct, frozen=True):
-    price: _Price | None = None
-    quantity: int | None = None
-
-
-class _Items(Struct, frozen=True):
-    data: list[_Item] = []
-
-
-class _Cancellation(Struct):
-    reason: str | None = None
-
-
-class _Subscription(Struct):
-    id: str
-    status: str
-    currency: str = ""
-    items: _Items = _Items()
-    cancel_at_period_end: bool = False
-    cancel_at: int | None = None
-    canceled_at: int | None = None
-    ended_at: int | None = None
-    trial_end: int | None = None
-    cancellation_details: _Cancellation | None = None
-
-
-class _Before(Struct, forbid_unknown_fields=False):
-    """`previous_attributes` of a subscription: UNSET where an attribute did not change."""
-
-    status: str | msgspec.UnsetType = msgspec.UNSET
-    items: _Items | msgspec.UnsetType | None = msgspec.UNSET
-    cancel_at_period_end: bool | msgspec.UnsetType = msgspec.UNSET
-    cancel_at: int | msgspec.UnsetType | None = msgspec.UNSET
-
-
 # Payments. A charge is one attempt; charge.*, payment_intent.* and (before basil) invoice.* tell the same attempt
 # and claim it by the charge's id, so whichever arrives first counts and any subset of them is enough.
 
 
 def _charge_outcome(metric: str) -> Callable[[Event], list[Told]]:
     def read(event: Event) -> list[Told]:
-        charge = _decode(_Charge, event.object)
+        charge = _decode(Charge, event.object)
         if metric == PAYMENT_SUCCEEDED and not charge.captured:
             return []  # an authorisation is no payment yet; charge.captured follows
         invoice = _id(charge.invoice) or _order(charge.payment_details)
@@ -217,7 +100,7 @@ def _charge_outcome(metric: str) -> Callable[[Event], list[Told]]:
 
 def _payment_intent_outcome(metric: str) -> Callable[[Event], list[Told]]:
     def read(event: Event) -> list[Told]:
-        intent = _decode(_PaymentIntent, event.object)
+        intent = _decode(PaymentIntent, event.object)
         error = intent.last_payment_error
         failed = metric == PAYMENT_FAILED
         charge = _id(error.charge) if failed and error else ""
@@ -245,7 +128,7 @@ def _payment_intent_outcome(metric: str) -> Callable[[Event], list[Told]]:
 
 def _invoice_outcome(metric: str) -> Callable[[Event], list[Told]]:
     def read(event: Event) -> list[Told]:
-        invoice = _decode(_Invoice, event.object)
+        invoice = _decode(Invoice, event.object)
         charge = _id(invoice.charge)
         amount = invoice.amount_paid if metric == PAYMENT_SUCCEEDED else invoice.amount_due
         if not charge:
@@ -266,7 +149,7 @@ def _invoice_outcome(metric: str) -> Callable[[Event], list[Told]]:
 
 
 def _action_required(event: Event) -> list[Told]:
-    intent = _decode(_PaymentIntent, event.object)
+    intent = _decode(PaymentIntent, event.object)
     return [
         Fact(
             ACTION_REQUIRED,
@@ -282,12 +165,12 @@ def _action_required(event: Event) -> list[Told]:
 
 
 def _charge_refunded(event: Event) -> list[Told]:
-    charge = _decode(_Charge, event.object)
+    charge = _decode(Charge, event.object)
     return [Refunded(charge.id, event.created, charge.currency, amount=charge.amount_refunded)]
 
 
 def _refund(event: Event) -> list[Told]:
-    refund = _decode(_Refund, event.object)
+    refund = _decode(Refund, event.object)
     if refund.status in {"failed", "canceled"}:
         return []
     charge = _id(refund.charge) or _id(refund.payment_intent) or refund.id
@@ -295,7 +178,7 @@ def _refund(event: Event) -> list[Told]:
 
 
 def _dispute(event: Event) -> list[Told]:
-    dispute = _decode(_Dispute, event.object)
+    dispute = _decode(Dispute, event.object)
     # warning_* are inquiries: a bank asks, no money moves, networks do not count them
     metric = INQUIRY if dispute.status.startswith("warning_") else DISPUTE
     return [
@@ -313,7 +196,7 @@ def _object(metric: str) -> Callable[[Event], list[Told]]:
     """The object's birth or its one final state counts; its amount where it has one."""
 
     def read(event: Event) -> list[Told]:
-        found = _decode(_Amount, event.object)
+        found = _decode(Amount, event.object)
         amount = next((a for a in (found.amount, found.amount_total, found.total) if a is not None), 0)
         return [Fact(metric, event.created, claim=f"{found.id}:{metric}", currency=found.currency or "", amount=amount)]
 
@@ -321,7 +204,7 @@ def _object(metric: str) -> Callable[[Event], list[Told]]:
 
 
 def _fraud_warning(event: Event) -> list[Told]:
-    warning = _decode(_Ref, event.object)
+    warning = _decode(Ref, event.object)
     return [Fact(FRAUD_WARNING, event.created, claim=f"{warning.id}:{FRAUD_WARNING}")]
 
 
@@ -331,7 +214,7 @@ _PAYING = {"active", "past_due"}  # statuses whose items count as recurring reve
 
 
 def _subscription_created(event: Event) -> list[Told]:
-    subscription = _decode(_Subscription, event.object)
+    subscription = _decode(Subscription, event.object)
     told: list[Told] = [Fact(SUBSCRIBED, event.created, claim=f"{subscription.id}:{SUBSCRIBED}")]
     if subscription.status in _PAYING:
         told += _mrr_change(event, subscription, before=0, after=_mrr(subscription.items))
@@ -339,8 +222,8 @@ def _subscription_created(event: Event) -> list[Told]:
 
 
 def _subscription_updated(event: Event) -> list[Told]:
-    subscription = _decode(_Subscription, event.object)
-    before = _decode(_Before, event.previous)
+    subscription = _decode(Subscription, event.object)
+    before = _decode(Before, event.previous)
     told: list[Told] = []
     status_before = subscription.status if before.status is msgspec.UNSET else before.status
     asked_to_cancel = (before.cancel_at_period_end is False and subscription.cancel_at_period_end) or (
@@ -351,14 +234,14 @@ def _subscription_updated(event: Event) -> list[Told]:
     if status_before == "trialing" and subscription.status != "trialing":
         metric = TRIAL_CONVERTED if subscription.status == "active" else TRIAL_LAPSED
         told.append(Fact(metric, event.created, claim=f"{subscription.id}:{metric}"))
-    items_before = before.items if isinstance(before.items, _Items) else subscription.items
+    items_before = before.items if isinstance(before.items, Items) else subscription.items
     was = _mrr(items_before) if status_before in _PAYING else 0
     now = _mrr(subscription.items) if subscription.status in _PAYING else 0
     return told + _mrr_change(event, subscription, was, now)
 
 
 def _subscription_deleted(event: Event) -> list[Told]:
-    subscription = _decode(_Subscription, event.object)
+    subscription = _decode(Subscription, event.object)
     told: list[Told] = [_cancellation(event, subscription)]
     ended = subscription.ended_at or event.created
     if subscription.trial_end is not None and ended <= subscription.trial_end:
@@ -367,7 +250,7 @@ def _subscription_deleted(event: Event) -> list[Told]:
     return told + _mrr_change(event, subscription, before=_mrr(subscription.items), after=0)
 
 
-def _cancellation(event: Event, subscription: _Subscription) -> Fact:
+def _cancellation(event: Event, subscription: Subscription) -> Fact:
     """Asked for now and ended later is one cancellation, counted when it was asked for."""
     reason = subscription.cancellation_details.reason if subscription.cancellation_details else None
     asked = subscription.canceled_at or event.created
@@ -381,7 +264,7 @@ def _cancellation(event: Event, subscription: _Subscription) -> Fact:
     )
 
 
-def _mrr_change(event: Event, subscription: _Subscription, before: int, after: int) -> list[Told]:
+def _mrr_change(event: Event, subscription: Subscription, before: int, after: int) -> list[Told]:
     if before == after:
         return []
     return [Fact(MRR, event.created, claim="", currency=subscription.currency, amount=after - before)]
@@ -390,7 +273,7 @@ def _mrr_change(event: Event, subscription: _Subscription, before: int, after: i
 _PER_MONTH = {"day": 365 / 12, "week": 365 / 84, "month": 1, "year": 1 / 12}
 
 
-def _mrr(items: _Items) -> int:
+def _mrr(items: Items) -> int:
     """Minor units a month of the licensed items; metered ones have no fixed price."""
     return round(
         sum(
@@ -445,13 +328,13 @@ def _keys(told: Told) -> tuple[str, ...]:
     return told.claim, told.attempt_of, told.currency
 
 
-def _id(link: _Link) -> str:
-    if isinstance(link, _Ref):
+def _id(link: Link) -> str:
+    if isinstance(link, Ref):
         return link.id
     return link or ""
 
 
-def _order(details: _PaymentDetails | None) -> str:
+def _order(details: PaymentDetails | None) -> str:
     """The invoice of a payment since basil: undocumented, seen in public payloads."""
     reference = details.order_reference if details else None
     return reference if reference and reference.startswith("in_") else ""
