@@ -113,10 +113,4 @@ def _tell_what_is_taken(runner: Runner) -> type[Queue]:
 
 def run(queue: Queue, process: Process, *, burst: bool = False) -> None:
     """Work until told to stop (SIGTERM and SIGINT finish the current job), or until Redis dies in mid-job."""
-    _expect(queue.connection)
     Runner(queue, process).work(burst=burst, logging_level="WARNING")
-
-
-def _expect(redis: Redis) -> None:
-    """RQ raises the read timeout of the connection above its blocking pop; a connect timeout is ours to set."""
-    redis.connection_pool.connection_kwargs.setdefault("socket_connect_timeout", 3)

@@ -19,8 +19,9 @@ from rich.table import Table
 
 from billingwatch import demo as plot
 from billingwatch.cli.ingest import bind
+from billingwatch.cli.migrate import bring_up_to_date
 from billingwatch.cli.start import begin
-from billingwatch.cli.up import DATA_DIR, DEFAULT_DATA_DIR, commands, migrate, servers
+from billingwatch.cli.up import DATA_DIR, DEFAULT_DATA_DIR, commands, servers
 from billingwatch.demo import Planting
 from billingwatch.replay import Sent, send
 from billingwatch.store.connection import connect
@@ -72,7 +73,7 @@ def demo(leave: bool, port: int | None, urls: tuple[str, ...]) -> None:
     screen.print(f"Starting Postgres and Valkey in {folder} ...")
     with servers(folder, own) as environment:
         _empty(environment)
-        migrate(environment)
+        bring_up_to_date(environment)
         config = folder / "billingwatch.toml"
         config.write_text(CONFIG.format(more="".join(f"to{n} = {url!r}\n" for n, url in enumerate(urls, 1))))
         environment |= {"STRIPE_WEBHOOK_SECRET": secret, "BILLINGWATCH_CONFIG": str(config.resolve())}

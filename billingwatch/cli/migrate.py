@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 
 import click
 from sqlalchemy.exc import OperationalError
@@ -15,9 +16,14 @@ from billingwatch.settings import read_database
 def migrate() -> None:
     """Bring the database to the newest schema. Safe to run at every start, and by several at once."""
     begin()
+    bring_up_to_date(os.environ)
+    click.echo("The database has the newest schema.")
+
+
+def bring_up_to_date(environment: Mapping[str, str]) -> None:
+    """The newest schema; ends with 1 where the database does not answer."""
     try:
-        migrate_database(read_database(os.environ))
+        migrate_database(read_database(environment))
     except OperationalError:
         click.echo("Postgres does not answer at DATABASE_URL. Is it running?", err=True)
         sys.exit(1)
-    click.echo("The database has the newest schema.")

@@ -11,6 +11,7 @@ import click
 import structlog
 
 from billingwatch.cli.ingest import bind
+from billingwatch.cli.migrate import bring_up_to_date
 from billingwatch.cli.start import begin, load_rules
 from billingwatch.cli.worker import commands as worker_commands
 from billingwatch.queues import ALERTS, EVALUATE, EVENTS
@@ -48,7 +49,7 @@ def up(host: str, port: int | None, events_workers: int) -> None:
     load_rules()
     folder = Path(os.environ.get(DATA_DIR) or DEFAULT_DATA_DIR)
     with servers(folder, os.environ) as environment:
-        migrate(environment)
+        bring_up_to_date(environment)
         listener = bind(host, number)
         address = f"http://{host}:{listener.getsockname()[1]}"
         log.info("up", webhooks=f"{address}/webhook", health=f"{address}/readyz")
@@ -108,16 +109,3 @@ def _hold(folder: Path) -> Iterator[None]:
             click.echo(f"Another BillingWatch runs on the servers in {folder}. Stop it, or set {DATA_DIR}.", err=True)
             sys.exit(1)
         yield
-
-
-def migrate(environment: Mapping[str, str]) -> None:
-    """The newest schema; ends with 1 where the database does not answer."""
-    from sqlalchemy.exc import OperationalError
-
-    from billingwatch.schema import migrate as migrate_database
-
-    try:
-        migrate_database(read_stores(environment).database_url)
-    except OperationalError:
-        click.echo("Postgres does not answer at DATABASE_URL. Is it running?", err=True)
-        sys.exit(1)
