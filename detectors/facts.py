@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 PAYMENT_SUCCEEDED = "payment.succeeded"
 PAYMENT_FAILED = "payment.failed"
+SMALL_FAILED = "payment.small_failed"  # the failures among small amounts: what card testers leave
 ACTION_REQUIRED = "payment.action_required"
 REFUND = "refund.created"
 DISPUTE = "dispute.created"

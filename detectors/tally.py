@@ -5,9 +5,15 @@ from collections.abc import Iterable
 
 import msgspec
 
-from billingwatch.model import Bucket, Fact, RefundBook, Refunded
-from detectors.facts import REFUND, RETRY, Told
+from billingwatch.model import Bucket, Fact, RefundBook, Refunded, decimals
+from detectors.facts import PAYMENT_FAILED, REFUND, RETRY, SMALL_FAILED, Told
 
+# Five dollars' worth in minor units, roughly and for years, where a unit is worth far less than a dollar.
+_FIVE_DOLLARS = """
+jpy 750 krw 7000 vnd 125000 idr 8000000 huf 180000 clp 4700 cop 2000000 inr 43000 php 28000 thb 17000 mxn 9000
+zar 9000 try 20000 czk 11000 sek 5000 nok 5000 dkk 3400 twd 16000 hkd 3900 pln 2000 brl 2700 rub 45000
+""".split()
+FIVE_DOLLARS = dict(zip(_FIVE_DOLLARS[::2], map(int, _FIVE_DOLLARS[1::2]), strict=True))
 GRAINS = (5, 60)  # minutes
 
 _Growth = defaultdict[tuple[str, str, str, int, int], list[int]]  # a bucket's key -> its count and amount
@@ -62,7 +68,15 @@ def tally(
             stratum = each.stratum if _try_claim(each) in fresh else RETRY
             fresh.discard(_try_claim(each))
         _grow(growth, each, stratum, 1)
+        if each.metric == PAYMENT_FAILED and small(each):
+            _grow(growth, msgspec.structs.replace(each, metric=SMALL_FAILED), stratum, 1)
     return [Bucket(*key, *grown) for key, grown in growth.items()], changed
+
+
+def small(fact: Fact) -> bool:
+    """Whether the amount is one that card testers try: five dollars' worth at most."""
+    usual: int = 5 * 10 ** decimals(fact.currency)
+    return fact.amount <= FIVE_DOLLARS.get(fact.currency, usual)
 
 
 def settle(known: RefundBook, told: Refunded, told_before: bool) -> tuple[RefundBook, int, int]:

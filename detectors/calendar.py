@@ -1,0 +1,76 @@
+"""Hours as people of an account live them: its time zone, days, weekdays, holidays. Knows no counts and no clock.
+
+Rollups stand in hours of UTC. In zones that differ by half an hour a local hour begins at half past.
+"""
+
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+AFTER_CHANGE = 28  # days: until half of what was learnt is of the new time, a rhythm may follow either
+
+
+class Calendar(Struct, frozen=True):
+    """An account's time zone and the public holidays that it keeps, as days since 1970-01-01."""
+
+    zone: str = "UTC"
+    holidays: frozenset[int] = frozenset()
+
+    def local(self, hours: Ints) -> Ints:
+        """UTC hours since the epoch, ascending, as local ones: // 24 is the local day, % 24 the hour of that day.
+
+        The hour that comes twice in autumn comes twice here, the one that spring leaves out is missing.
+        """
+        if not len(hours):
+            return hours
+        first, last = int(hours[0]) // 24, int(hours[-1]) // 24
+        offsets = np.concatenate([_offsets(self.zone, day) for day in range(first, last + 1)])
+        found: Ints = hours + offsets[hours - first * 24]
+        return found
+
+    def changed(self, day: int) -> bool:
+        """Whether the clocks were changed in the four weeks before this local day."""
+        return _offset(self.zone, day * 24) != _offset(self.zone, (day - AFTER_CHANGE) * 24)
+
+
+def weekday(day: int) -> int:
+    """0 for Monday; `day` counts from 1970-01-01, a Thursday."""
+    return (day + 3) % 7
+
+
+def weekdays(days: Ints) -> Ints:
+    """The same for many days."""
+    found: Ints = (days + 3) % 7
+    return found
+
+
+def month_day(day: int) -> int:
+    """1 to 31."""
+    return (date(1970, 1, 1) + timedelta(days=day)).day
+
+
+def ordinal(moment: date) -> int:
+    """Days since 1970-01-01."""
+    return (moment - date(1970, 1, 1)).days
+
+
+@lru_cache(maxsize=4096)
+def _offsets(zone: str, day: int) -> Ints:
+    """The zone's offset in whole hours at each of the 24 hours of a UTC day."""
+    start, end = _offset(zone, day * 24), _offset(zone, day * 24 + 24)
+    if start == end:
+        return np.full(24, start, np.int64)
+    return np.array([_offset(zone, day * 24 + hour) for hour in range(24)], np.int64)
+
+
+def _offset(zone: str, hour: int) -> int:
+    moment = datetime.fromtimestamp(hour * 3600, UTC)
+    return int((moment.astimezone(ZoneInfo(zone)).utcoffset() or timedelta()) // timedelta(hours=1))

@@ -1,0 +1,148 @@
+"""The life of an account's incidents: one pure step from what is open and what was judged to what changes.
+
+An incident may have several signals, one a detector. It is told once, told again when it gets worse, and told
+when the last of its signals is gone. What it used as evidence is evidence for nothing else.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from billingwatch.model import Severity
+from detectors.signal import Signal, recovery
+
+MINUTE, HOUR = 60, 3600  # seconds
+CLEAR = 30 * MINUTE  # of recovery on end
+PULSE_CLEAR = 10 * MINUTE  # of deliveries, which need no proof beyond that they come
+TOGETHER = HOUR  # opens this close are one incident
+BACKFILL = 3 * HOUR  # after a silence, in which late events belong to it
+STRONG = 3.0  # of score above what was needed
+CONFIRMED = 4  # times the window that opened
+SILENCE, LAG = "webhook_silence", "webhook_lag"
+ABSENCE = frozenset({"volume_drop", "revenue_drop", "mrr_drop"})
+
+LADDER: tuple[Severity, ...] = ("medium", "high", "critical")
+
+
+class Open(Struct, frozen=True):
+    """One detector's part of an open incident. Instants are epoch seconds."""
+
+    incident: int
+    opened: int
+    onset: int
+    window: int  # bins, of the signal that opened
+    signal: Signal  # the strongest so far
+    rank: int
+    clear_since: int | None = None
+
+
+class Life(Struct, frozen=True):
+    """What is open of one account, and what earlier incidents left behind."""
+
+    open: dict[str, Open] = {}
+    floors: dict[str, int] = {}  # by detector: where its windows begin, for what came before was used up
+    hidden: tuple[tuple[int, int], ...] = ()  # spans in which absence is judged no more
+    incident: int = 0  # the newest one's number
+    stirred: int = 0  # the newest open
+    silent_until: int = 0  # the close of the newest silence
+
+    def holds(self, detector: str, at: int, backlog: bool = False) -> bool:
+        """Whether this detector's signals mean nothing now: something else explains them."""
+        if detector in ABSENCE:
+            return backlog or SILENCE in self.open or LAG in self.open
+        if detector == SILENCE:
+            return backlog
+        return detector == LAG and (SILENCE in self.open or at - self.silent_until < BACKFILL)
+
+
+Told = Literal["first", "joined", "worse", "eased", "resolved"]
+
+
+class Change(Struct, frozen=True):
+    """What happened to a detector's part of an incident; `eased` and `joined` are told to nobody."""
+
+    at: int
+    detector: str
+    reason: Told
+    part: Open
+
+
+def step(
+    life: Life,
+    at: int,
+    signals: Mapping[str, Signal],
+    gone: Collection[str],
+    onsets: Mapping[str, int],
+    *,
+    backlog: bool = False,
+) -> tuple[Life, list[Change]]:
+    """What the signals of the instant `at` change. `gone` names open detectors whose effect is over for now.
+
+    `onsets` says where each signal began. `backlog` says that our own queue is behind, so absence means nothing.
+    """
+    parts = dict(life.open)
+    floors, hidden, stirred, silent = dict(life.floors), life.hidden, life.stirred, life.silent_until
+    incident, changes = life.incident, []
+    for name in sorted(parts):
+        part, signal = parts[name], signals.get(name)
+        if signal is not None and name not in gone:
+            parts[name] = grown = _grow(part, signal)
+            if grown.rank > part.rank:
+                changes.append(Change(at, name, "worse", grown))
+            continue
+        if name not in gone:
+            parts[name] = msgspec.structs.replace(part, clear_since=None)
+            continue
+        since = at if part.clear_since is None else part.clear_since
+        parts[name] = part = msgspec.structs.replace(part, clear_since=since)
+        if at - since < (PULSE_CLEAR if name == SILENCE else CLEAR):
+            continue
+        del parts[name]
+        floors[name] = at
+        if name == SILENCE:
+            hidden, silent = (*hidden, (part.onset, since)), at
+        last = all(other.incident != part.incident for other in parts.values())
+        changes.append(Change(at, name, "resolved" if last else "eased", part))
+    for name in sorted(signals.keys() - life.open.keys(), key=lambda each: (each != SILENCE, each)):
+        # A silence that ends at this instant still explains what this instant's windows lack.
+        now = msgspec.structs.replace(life, open=life.open | parts, silent_until=silent)
+        if now.holds(name, at, backlog):
+            continue
+        joined = bool(parts) or (incident > 0 and at - stirred <= TOGETHER)
+        if not joined:
+            incident += 1
+        stirred = at
+        number = max((part.incident for part in parts.values()), default=incident)
+        signal = signals[name]
+        parts[name] = Open(number, at, min(at, onsets.get(name, at)), signal.window, signal, rank(signal))
+        changes.append(Change(at, name, "joined" if joined else "first", parts[name]))
+    return Life(parts, floors, hidden, incident, stirred, silent), changes
+
+
+def rank(signal: Signal, window: int = 0) -> int:
+    """How far up the ladder of severities: by surprise, by the size of the effect, by a longer window's agreement.
+
+    `window` is that of the signal that opened, 0 where this one does.
+    """
+    if signal.detector == SILENCE:
+        return 2
+    strong = signal.margin >= STRONG or (window > 0 and signal.window >= CONFIRMED * window)
+    if signal.side == "up":
+        large = (signal.effect >= 3) + (signal.effect >= 10)
+    else:
+        large = (signal.effect <= 0.4) + (signal.observed < 1)
+    return min(2, strong + large)
+
+
+def span(part: Open) -> int:
+    """Bins over which the part's effect must be gone."""
+    return recovery(part.window)
+
+
+def _grow(part: Open, signal: Signal) -> Open:
+    stronger = signal if signal.margin > part.signal.margin else part.signal
+    return msgspec.structs.replace(
+        part, signal=stronger, rank=max(part.rank, rank(signal, part.window)), clear_since=None
+    )

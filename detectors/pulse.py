@@ -1,0 +1,93 @@
+"""Is Stripe still delivering? Silence: nothing comes. Lag: what comes is late."""
+
+import numpy as np
+from msgspec import Struct
+
+from detectors.calendar import Bools, Floats
+from detectors.signal import Signal, signals
+from detectors.strip import Strip, View, at
+from detectors.tail import silence
+
+DOUBT = 2.0  # a score of silence from which on absence ends at the newest event
+
+
+class WebhookSilence(Struct, frozen=True, forbid_unknown_fields=True):
+    """A signal when nothing was created since the watermark, and more than `least` objects should have been."""
+
+    name: str = "webhook_silence"
+    line: str = "any"
+    least: float = 4.0
+    score: float = 6.5
+
+    def scores(self, strip: Strip, ends: Floats, watermark: Floats) -> tuple[Floats, Floats, Floats]:
+        """By tick: the score, the objects expected since the watermark, their variance."""
+        line = strip.lines[self.line]
+        mean = np.maximum((at(line.low, ends) - at(line.low, watermark)).min(0), 0.0)
+        square = np.maximum(at(line.square, ends) - at(line.square, watermark), 0.0)
+        spread = line.dispersion.down
+        variance = line.dispersion.variance(mean, square, ends - watermark, spread) + line.error * mean * mean
+        size = mean**2 / np.maximum(variance - mean, 1e-4 * mean + 1e-12)
+        score: Floats = size * np.log10(1 + mean / np.maximum(size, 1e-12))
+        return score, mean, variance
+
+    def scan(self, strip: Strip, ends: Floats, watermark: Floats) -> dict[int, Signal]:
+        """The signals by tick."""
+        score, mean, variance = self.scores(strip, ends, watermark)
+        found = {}
+        for tick in np.nonzero((mean > self.least) & (score >= self.score))[0].tolist():
+            expected, spread = float(mean[tick]), float(variance[tick])
+            found[tick] = Signal(
+                detector=self.name,
+                side="down",
+                window=max(1, int(np.ceil(ends[tick] - watermark[tick]))),
+                start=float(watermark[tick]),
+                end=float(ends[tick]),
+                observed=0,
+                expected=expected,
+                sd=spread**0.5,
+                score=silence(expected, max(spread, expected)),
+                needed=self.score,
+            )
+        return found
+
+    def gone(self, strip: Strip, ends: Floats, watermark: Floats) -> Bools:
+        """Whether the newest event is young enough again, by tick."""
+        score, mean, _ = self.scores(strip, ends, watermark)
+        found: Bools = (score < DOUBT) | (mean < 1)
+        return found
+
+
+class WebhookLag(Struct, frozen=True, forbid_unknown_fields=True):
+    """A signal when many of the first deliveries that arrived in a window were created long before."""
+
+    name: str = "webhook_lag"
+    line: str = "late"
+    share_of: str = "arrived"
+    windows: tuple[int, ...] = (1, 3, 12)  # bins, of arrival
+    least: float = 3.0
+    factor: float = 0.2  # of the arrivals
+    usual: float = 0.002
+    score: float = 5.5
+
+    def scan(self, strip: Strip, ends: Floats, floor: float = 0.0) -> dict[int, Signal]:
+        """The signals by tick."""
+        view = View(ends, self.windows, floor)
+        late, arrived = view.count(strip.lines[self.line]), view.count(strip.lines[self.share_of])
+        gate: Bools = (late >= self.least) & (late >= self.factor * arrived)
+        gate &= view.recent(strip.lines[self.line]) >= 1
+        if not gate.any():
+            return {}
+        mean = arrived * self.usual + 1e-3
+        limits = np.full((len(self.windows), 1), self.score)
+        return signals(self.name, "up", view, late, mean, mean * 1.2, limits, gate, out_of=arrived)
+
+    def gone(self, strip: Strip, ends: Floats, bins: int) -> Bools:
+        """Whether what arrives is on time again, by tick."""
+        view = View(ends, (bins,))
+        late, arrived = view.count(strip.lines[self.line]), view.count(strip.lines[self.share_of])
+        found: Bools = (late < self.least) | (late < self.factor / 2 * arrived)
+        return np.asarray(found[0])
+
+    def curve(self, strip: Strip, start: int, end: int) -> tuple[Floats, Floats]:
+        """Late and usually late arrivals by bin."""
+        return strip.lines[self.line].counts[start:end], strip.lines[self.share_of].counts[start:end] * self.usual
