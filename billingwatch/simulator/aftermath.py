@@ -11,6 +11,7 @@ from billingwatch.simulator.world import Sale, World
 INQUIRIES = 0.15  # of disputes
 BOUNCED = 0.003  # of payouts
 PARTIAL = 0.25  # of refunds
+RESUMED = 0.35  # of partial refunds: the next part follows some days later
 
 REASONS = Weighted(
     {
@@ -92,7 +93,9 @@ def _dispute_delay(world: World) -> int:
 
 def _desk(world: World, at: int) -> int:
     """Three of four refunds wait for the staff; the others are made by the shop's software at once."""
-    return rhythm.office_hour(world.rng, at, world.habits.desk) if world.rng.random() < 0.75 else at
+    if world.rng.random() >= 0.75:
+        return at
+    return world.zone.utc(rhythm.office_hour(world.rng, world.zone.local(at), world.habits.desk))
 
 
 def refund(world: World, at: int, sale: Sale) -> None:
@@ -103,8 +106,8 @@ def refund(world: World, at: int, sale: Sale) -> None:
         return
     amount = left
     if left > 100 and rng.random() < PARTIAL:
-        amount = int(left * rng.uniform(0.2, 0.7))
-        if rng.random() < 0.35:
+        amount = world.account.whole(left * rng.uniform(0.2, 0.7))
+        if rng.random() < RESUMED:
             world.at(_desk(world, at + _refund_delay(world)), refund, sale)
     made = charges.refund(world.ids, charge, amount, at, REFUND_REASONS.draw(rng))
     sale.charge, previous = charges.refunded(world.ids, charge, amount)

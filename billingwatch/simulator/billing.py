@@ -10,8 +10,12 @@ from billingwatch.simulator.objects import Account, Json
 from billingwatch.simulator.people import Customer, Plan
 
 
-class Subscription(Struct):
-    """What is known of a subscription between two events about it; `slot` is its place among the active ones."""
+class Subscription(Struct, gc=False):
+    """What is known of a subscription between two events about it; `slot` is its place among the active ones.
+
+    One that was there before the stream has no ids and nobody's name until it is first told of: a large account has
+    a million of them.
+    """
 
     id: str
     item: str  # si_…

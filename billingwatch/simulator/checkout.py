@@ -6,7 +6,7 @@ from billingwatch.simulator import aftermath, billing, charges, claims, declines
 from billingwatch.simulator.objects import Json
 from billingwatch.simulator.people import Customer
 from billingwatch.simulator.rhythm import DAY
-from billingwatch.simulator.world import REGULARS, World
+from billingwatch.simulator.world import World
 
 RETRIED = 0.35  # of failed attempts that the buyer repeats
 FAILS_AGAIN = 0.65  # of repeated attempts
@@ -29,12 +29,18 @@ class Purchase(Struct):
     secure: bool = False
 
 
+def found(world: World) -> None:
+    """The regulars from before the stream's start, so that its first buyers are not the same few."""
+    for _ in range(min(world.crowd, round(20 * world.volume))):
+        world.enroll(people.customer(world.rng, world.ids, world.start - DAY))
+
+
 def arrive(world: World, at: int) -> None:
     """A buyer starts to pay for something."""
     rng, account, ids = world.rng, world.account, world.ids
     product = world.catalogue.products.draw(rng)
     quantity = 1 if rng.random() < 0.9 else 2 + int(rng.random() * 3)
-    amount = people.total(account, product, quantity)
+    amount = world.total(at, product, quantity)
     buyer = _buyer(world, at)
     intent = intents.intent(account, ids, buyer, amount, at)
     order = int(rng.random() * 9e7) + 10_000_000
@@ -70,10 +76,7 @@ def _buyer(world: World, at: int) -> Customer:
     buyer = people.customer(rng, world.ids, at, guest=number < 0.75)
     if buyer.id:
         world.tell(at, "customer.created", billing.customer(world.account, buyer), asked=True)
-        if len(world.regulars) < REGULARS:
-            world.regulars.append(buyer)
-        else:
-            world.regulars[int(rng.random() * REGULARS)] = buyer
+        world.enroll(buyer)
     return buyer
 
 
@@ -125,6 +128,22 @@ def succeed(world: World, at: int, purchase: Purchase) -> None:
     world.tell(at, "payment_intent.succeeded", intents.paid(intent, charge), asked=True)
     if purchase.session:
         world.tell(at, "checkout.session.completed", claims.completed(purchase.session, buyer, intent["id"]))
+    aftermath.sold(world, at, charge)
+    twice = world.planted("duplicate_charges", at)
+    if world.rng.random() < (world.habits.twice if twice is None else twice):
+        world.at(at + 8 + int(world.rng.random() * 240), repeat, purchase)
+
+
+def repeat(world: World, at: int, purchase: Purchase) -> None:
+    """The same buyer is charged for the same thing a second time, by another payment intent."""
+    account, ids, buyer, first = world.account, world.ids, purchase.buyer, purchase.intent
+    intent = intents.intent(account, ids, buyer, first["amount"], at)
+    for field in ("description", "metadata", "shipping"):
+        intent[field] = first[field]
+    charge = charges.charge(account, ids, intent, buyer, at, description=intent["description"])
+    world.tell(at, "payment_intent.created", intent, asked=True)
+    world.tell(at, "charge.succeeded", charge, asked=True)
+    world.tell(at, "payment_intent.succeeded", intents.paid(intent, charge), asked=True)
     aftermath.sold(world, at, charge)
 
 

@@ -15,19 +15,29 @@ class Sort(Struct, frozen=True):
     size: float  # where none is given
     span: int  # seconds, where none is given
     meaning: str  # of size
+    late: bool = False  # it shows in when events arrive and in nothing else
 
 
 _TIMES = "times the usual rate (taken as one an hour at least)"
 KINDS: dict[str, Sort] = {
     "failed_payments": Sort("failure_rate", 0.6, 7200, "share of payment attempts that fail, 0 to 1"),
-    "refund_spike": Sort("refund_spike", 15, 7200, _TIMES),
-    "dispute_spike": Sort("dispute_spike", 15, 14400, _TIMES),
-    "cancel_spike": Sort("churn_spike", 15, 7200, _TIMES),
     "card_testing": Sort(
         "card_testing", 8, 3600, "attempts as times the account's charges (taken as ten an hour at least)"
     ),
-    "webhook_silence": Sort("webhook_silence", 1, 7200, "nothing; silence is complete"),
+    "refund_spike": Sort("refund_spike", 15, 7200, _TIMES),
+    "cancel_spike": Sort("churn_spike", 15, 7200, _TIMES),
+    "dispute_spike": Sort("dispute_spike", 15, 14400, _TIMES),
+    "checkout_drop": Sort("volume_drop", 0.8, 14400, "share of buyers and new subscribers that is missing, 0 to 1"),
+    "duplicate_charges": Sort("duplicate_charges", 0.2, 7200, "share of buyers charged twice within minutes, 0 to 1"),
+    "webhook_silence": Sort("webhook_silence", 1, 7200, "nothing; what happens then is never delivered"),
+    "webhook_outage": Sort(
+        "webhook_silence", 1, 3600, "nothing; what happens then is delivered afterwards, in a burst", late=True
+    ),
+    "webhook_lag": Sort("webhook_lag", 0.6, 7200, "share of events that come 6 to 60 minutes late, 0 to 1", late=True),
+    "revenue_drop": Sort("revenue_drop", 0.6, 86_400, "share of each amount that is not charged, 0 to 1"),
+    "mrr_drop": Sort("mrr_drop", 0.1, 21_600, "share of all recurring revenue that is lost, 0 to 1"),
 }
+_SHARES = {kind for kind, sort in KINDS.items() if sort.meaning.endswith("0 to 1")}
 
 _UNITS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
 _LONGEST = 366 * 86_400
@@ -43,6 +53,7 @@ class Planted(Struct, frozen=True):
     absolute: bool
     size: float
     span: int  # seconds
+    on: int = 1  # which account of several, from 1
 
 
 class Label(Struct, frozen=True):
@@ -55,10 +66,11 @@ class Label(Struct, frozen=True):
     start: datetime
     end: datetime
     size: float
+    nats: float  # the evidence: how far what was planted is from the usual rates
 
 
 def parse(text: str) -> Planted:
-    """Read `KIND@WHEN[,size=NUMBER][,for=SPAN]`; WHEN is ISO time (UTC unless it says otherwise) or `+2d3h`.
+    """Read `KIND@WHEN[,size=NUMBER][,for=SPAN][,on=ACCOUNT]`; WHEN is ISO time (UTC where it does not say) or `+2d3h`.
 
     Raises ValueError that names the faulty part, and the kinds where the kind is unknown.
     """
@@ -68,29 +80,37 @@ def parse(text: str) -> Planted:
         raise ValueError(f"{text!r}: unknown kind {kind!r}; the kinds are {', '.join(KINDS)}")
     if not sign or not when:
         raise ValueError(f"{text!r}: no time after {kind!r}; write {kind}@+2d3h or {kind}@2026-09-01T12:00:00Z")
-    size, span = KINDS[kind].size, KINDS[kind].span
+    size, span, on = KINDS[kind].size, KINDS[kind].span, 1
     for option in options:
         name, _, value = option.partition("=")
         if name == "size":
             size = _size(text, kind, value)
         elif name == "for":
             span = _span(text, value)
+        elif name == "on":
+            on = _number(text, value)
         else:
-            raise ValueError(f"{text!r}: unknown option {option!r}; the options are size= and for=")
+            raise ValueError(f"{text!r}: unknown option {option!r}; the options are size=, for= and on=")
     if span == 0:
         raise ValueError(f"{text!r}: for= must be longer than nothing")
     if when.startswith("+"):
-        return Planted(kind, _span(text, when[1:]), False, size, span)
-    return Planted(kind, _moment(text, when), True, size, span)
+        return Planted(kind, _span(text, when[1:]), False, size, span, on)
+    return Planted(kind, _moment(text, when), True, size, span, on)
 
 
 def _size(text: str, kind: str, value: str) -> float:
     if not _NUMBER.fullmatch(value):
         raise ValueError(f"{text!r}: size={value!r} is not a number such as 10 or 0.5")
     size = float(value)
-    if kind == "failed_payments" and size > 1:
-        raise ValueError(f"{text!r}: size={value} is a share of attempts and cannot be above 1")
+    if kind in _SHARES and size > 1:
+        raise ValueError(f"{text!r}: size={value} is a share and cannot be above 1")
     return size
+
+
+def _number(text: str, value: str) -> int:
+    if not re.fullmatch(r"[1-9]\d{0,3}", value, re.ASCII):
+        raise ValueError(f"{text!r}: on={value!r} is not the number of an account such as 1 or 3")
+    return int(value)
 
 
 def _span(text: str, value: str) -> int:
@@ -141,7 +161,7 @@ def place(planted: Planted, start: int, end: int) -> Active:
     return Active(planted.kind, begin, min(begin + planted.span, end), planted.size)
 
 
-def label(active: Active, account: str, livemode: bool) -> Label:
+def label(active: Active, account: str, livemode: bool, nats: float) -> Label:
     """What a detection is held against; `account` is the connected account's id or the source's name."""
     return Label(
         kind=active.kind,
@@ -151,4 +171,5 @@ def label(active: Active, account: str, livemode: bool) -> Label:
         start=utc(active.start),
         end=utc(active.end),
         size=active.size,
+        nats=round(nats, 2),
     )

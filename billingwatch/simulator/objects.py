@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from billingwatch.model import THREE_DECIMAL
+from billingwatch.model import THREE_DECIMAL, ZERO_DECIMAL
 
 Json = dict[str, Any]
 
@@ -21,6 +21,22 @@ OLD = "2024-06-20"
 BASIL = "2025-03-31.basil"
 CURRENT = "2026-10-28.endive"
 
+# Units of a currency without decimals that are worth about a US cent; the others are taken as one, like the yen.
+_CENT = {
+    "bif": 30,
+    "clp": 10,
+    "djf": 2,
+    "gnf": 85,
+    "kmf": 5,
+    "krw": 15,
+    "mga": 45,
+    "pyg": 75,
+    "rwf": 15,
+    "ugx": 35,
+    "vnd": 250,
+    "xaf": 6,
+    "xof": 6,
+}
 _SYMBOLS = string.digits + string.ascii_letters + "Zz"  # 64, so that six bits choose one
 _PAIRS = [a + b for a in _SYMBOLS for b in _SYMBOLS]  # 12 bits choose two
 
@@ -39,10 +55,21 @@ class Account(Struct, frozen=True):
         """Whether objects point at each other directly, as they did before 2025-03-31.basil."""
         return self.api_version < BASIL
 
+    @property
+    def step(self) -> int:
+        """The least amount: Stripe takes amounts of three decimals in tens only."""
+        return 10 if self.currency in THREE_DECIMAL else 1
+
+    def whole(self, amount: float) -> int:
+        """The amount, in minor units, that can be charged next below this one."""
+        return int(amount) // self.step * self.step
+
     def price(self, cents: int) -> int:
         """A price level of the catalogue in this currency's minor units: 29.00 usd, 2,900 jpy, 8.700 kwd."""
         # Yen are worth about a cent each, dinars about three dollars: the same digits stay a plausible price.
-        return cents * 3 if self.currency in THREE_DECIMAL else cents
+        if self.currency in THREE_DECIMAL:
+            return self.whole(cents * 3)
+        return cents * _CENT.get(self.currency, 1) if self.currency in ZERO_DECIMAL else cents
 
 
 class Ids:

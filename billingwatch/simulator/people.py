@@ -16,6 +16,7 @@ class Weighted(Generic[T]):
     """A choice with weights, by one random number."""
 
     def __init__(self, weights: dict[T, float]) -> None:
+        self.weights = weights
         self._values = list(weights)
         total = sum(weights.values())
         self._bounds = [bound / total for bound in accumulate(weights.values())]
@@ -30,7 +31,7 @@ class Weighted(Generic[T]):
         return self._values[-1]
 
 
-class Place(Struct, frozen=True):
+class Place(Struct, frozen=True, gc=False):
     """A town that customers live in, with the country of their cards."""
 
     country: str
@@ -40,7 +41,7 @@ class Place(Struct, frozen=True):
     line1: str
 
 
-class Card(Struct, frozen=True):
+class Card(Struct, frozen=True, gc=False):
     """A payment card as Stripe shows it: never the number, only its last digits and a fingerprint."""
 
     method: str  # pm_…
@@ -53,7 +54,7 @@ class Card(Struct, frozen=True):
     fingerprint: str
 
 
-class Customer(Struct, frozen=True):
+class Customer(Struct, frozen=True, gc=False):
     """A buyer. `id` is "" for a guest of the checkout."""
 
     id: str
@@ -103,7 +104,14 @@ LAST = (
 )
 
 _SUBSCRIPTIONS = (("Starter", 900), ("Team", 2900), ("Growth", 7900), ("Business", 19900))
-_PRODUCTS = (("Sticker pack", 700), ("Notebook", 1900), ("Course", 4900), ("Keyboard", 12900), ("Workshop", 34900))
+_PRODUCTS = (
+    ("Tip", 300),
+    ("Sticker pack", 700),
+    ("Notebook", 1900),
+    ("Course", 4900),
+    ("Keyboard", 12900),
+    ("Workshop", 34900),
+)
 
 
 class Catalogue(Struct, frozen=True):
@@ -114,7 +122,7 @@ class Catalogue(Struct, frozen=True):
 
 
 def stock(ids: Ids, created: int) -> Catalogue:
-    """A small price list: four plans by month and by year, five one-off products."""
+    """A small price list: four plans by month and by year, six one-off products."""
 
     def plan(name: str, cents: int, interval: str) -> Plan:
         return Plan(ids.short("prod_"), ids.long("price_1"), name, cents, interval, created)
@@ -126,7 +134,7 @@ def stock(ids: Ids, created: int) -> Catalogue:
         plans[plan(f"{name} yearly", cents * 10, "year")] = share * 0.15
     products = {
         plan(name, cents, ""): share
-        for (name, cents), share in zip(_PRODUCTS, (0.26, 0.32, 0.22, 0.15, 0.05), strict=True)
+        for (name, cents), share in zip(_PRODUCTS, (0.04, 0.25, 0.31, 0.21, 0.14, 0.05), strict=True)
     }
     return Catalogue(Weighted(plans), Weighted(products))
 
@@ -159,6 +167,16 @@ def customer(rng: random.Random, ids: Ids, created: int, guest: bool = False) ->
         card=card(rng, ids, place.country, created),
         created=created,
     )
+
+
+def monthly(account: Account, plan: Plan, quantity: int) -> float:
+    """Minor units a month that so many of the plan bring."""
+    return total(account, plan, quantity) / (12 if plan.interval == "year" else 1)
+
+
+def mean(products: Weighted[Plan]) -> float:
+    """The average price level, in cents."""
+    return sum(plan.cents * share for plan, share in products.weights.items()) / sum(products.weights.values())
 
 
 def pick(rng: random.Random, values: Sequence[T]) -> T:

@@ -1,16 +1,22 @@
-"""When things happen: hours, weekdays, month starts, office hours, and noise that lasts. Times are UTC seconds."""
+"""When things happen: local hours, weekdays, month starts, office hours, and noise that lasts.
+
+Times are epoch seconds; a `local` one is what a clock of the account's zone shows, as if it were UTC. Asks no clock.
+"""
 
 import math
 import random
 from datetime import UTC, datetime
-from typing import Literal
+from functools import lru_cache
+from typing import Literal, get_args
+from zoneinfo import ZoneInfo
 
-Kind = Literal["b2b", "b2c"]
+Kind = Literal["b2c", "b2b", "global", "food"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 HOUR = 3600
 DAY = 86_400
 
-# Weight of each hour of the day; normalized below to a mean of 1.
+# Weight of each hour of the local day; normalized below to a mean of 1.
 _HOURS: dict[Kind, tuple[float, ...]] = {
     "b2b": (
         *(0.25, 0.18, 0.15, 0.14, 0.18, 0.3, 0.55, 0.95, 1.5, 1.9, 2.05, 1.95),
@@ -20,10 +26,20 @@ _HOURS: dict[Kind, tuple[float, ...]] = {
         *(0.55, 0.36, 0.26, 0.22, 0.22, 0.3, 0.48, 0.72, 0.95, 1.1, 1.2, 1.25),
         *(1.3, 1.22, 1.15, 1.15, 1.2, 1.3, 1.45, 1.62, 1.75, 1.68, 1.35, 0.92),
     ),
+    "global": (  # customers around the world: a swell, no night
+        *(0.82, 0.77, 0.74, 0.74, 0.77, 0.82, 0.88, 0.96, 1.03, 1.08, 1.12, 1.15),
+        *(1.16, 1.17, 1.17, 1.16, 1.14, 1.12, 1.09, 1.05, 1.02, 0.98, 0.94, 0.88),
+    ),
+    "food": (  # orders for lunch and for dinner
+        *(0.12, 0.07, 0.05, 0.05, 0.06, 0.1, 0.2, 0.4, 0.55, 0.75, 1.3, 2.4),
+        *(2.75, 1.8, 0.85, 0.7, 1.0, 1.9, 2.8, 2.45, 1.35, 0.65, 0.35, 0.2),
+    ),
 }
 _WEEKDAYS: dict[Kind, tuple[float, ...]] = {  # Monday first
     "b2b": (1.28, 1.34, 1.3, 1.24, 1.08, 0.38, 0.38),
     "b2c": (0.98, 0.94, 0.95, 0.97, 1.02, 1.09, 1.05),
+    "global": (1.03, 1.03, 1.02, 1.01, 1.0, 0.95, 0.96),
+    "food": (0.8, 0.85, 0.9, 1.0, 1.2, 1.3, 0.95),
 }
 
 
@@ -32,27 +48,49 @@ def _normal(weights: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(weight / mean for weight in weights)
 
 
-HOURS = {kind: _normal(weights) for kind, weights in _HOURS.items()}
-WEEKDAYS = {kind: _normal(weights) for kind, weights in _WEEKDAYS.items()}
+class Zone:
+    """An account's time zone. Raises ZoneInfoNotFoundError, a KeyError, for a name that is none."""
+
+    def __init__(self, name: str = "UTC") -> None:
+        self._zone = ZoneInfo(name)
+        self._quarter = self._offset = -1
+
+    def local(self, at: int) -> int:
+        """What the clock on the wall shows at this second."""
+        if at // 900 != self._quarter:  # offsets change on a quarter of an hour, everywhere
+            offset = datetime.fromtimestamp(at, self._zone).utcoffset()
+            self._quarter, self._offset = at // 900, int(offset.total_seconds()) if offset else 0
+        return at + self._offset
+
+    def utc(self, local: int) -> int:
+        """When the clock shows this: the earlier time if it does twice, an hour off if it never does."""
+        first = local - (self.local(local) - local)
+        return local - (self.local(first) - first)
+
+
+class Shape:
+    """How busy hours and weekdays are, 1 on average over a week: its kind's shape, with the account's own dents."""
+
+    def __init__(self, kind: Kind, rng: random.Random) -> None:
+        self._hours = _normal(tuple(weight * math.exp(rng.gauss(0, 0.1)) for weight in _HOURS[kind]))
+        self._week = _normal(tuple(weight * math.exp(rng.gauss(0, 0.04)) for weight in _WEEKDAYS[kind]))
+
+    def at(self, local: int) -> float:
+        """The weight of this second; hours blend into each other."""
+        hours = self._hours
+        hour, second = divmod(local % DAY, HOUR)
+        step = second / HOUR - 0.5
+        near = hours[(hour + (1 if step > 0 else -1)) % 24]
+        return (hours[hour] + abs(step) * (near - hours[hour])) * self._week[weekday(local)]
+
+    def second_of_day(self, rng: random.Random) -> int:
+        """A second of a local day, more often of its busy hours."""
+        return rng.choices(range(24), self._hours)[0] * HOUR + int(rng.random() * HOUR)
 
 
 def weekday(at: int) -> int:
     """0 for Monday."""
     return (at // DAY + 3) % 7  # 1970-01-01 was a Thursday
-
-
-def intensity(kind: Kind, at: int) -> float:
-    """How busy this moment is, 1 on average over a week; hours blend into each other."""
-    hours = HOURS[kind]
-    hour, second = divmod(at % DAY, HOUR)
-    step = second / HOUR - 0.5
-    near = hours[(hour + (1 if step > 0 else -1)) % 24]
-    return (hours[hour] + abs(step) * (near - hours[hour])) * WEEKDAYS[kind][weekday(at)]
-
-
-def second_of_day(rng: random.Random, kind: Kind) -> int:
-    """A second of a day, more often of its busy hours."""
-    return rng.choices(range(24), HOURS[kind])[0] * HOUR + int(rng.random() * HOUR)
 
 
 def day_of_month(at: int) -> int:
@@ -66,7 +104,7 @@ class Noise:
     Sampled in order of time; `at` in the same hour gives the same factor.
     """
 
-    def __init__(self, rng: random.Random, hourly: float = 0.05, daily: float = 0.05) -> None:
+    def __init__(self, rng: random.Random, hourly: float, daily: float) -> None:
         self._rng = rng
         self._hourly = hourly
         self._daily = daily
@@ -114,15 +152,19 @@ def renewal_day(rng: random.Random) -> int:
 def month_later(at: int, anchor: int, months: int = 1) -> int:
     """The same second of the day `months` later, on the anchor day or the last day of a shorter month."""
     moment = datetime.fromtimestamp(at, UTC)
-    year, month = divmod(moment.year * 12 + moment.month - 1 + months, 12)
-    following = datetime(year + (month == 11), (month + 1) % 12 + 1, 1, tzinfo=UTC)
-    first = datetime(year, month + 1, 1, tzinfo=UTC)
-    day = min(anchor, (following - first).days)
-    return int(first.timestamp()) + (day - 1) * DAY + at % DAY
+    return _midnight(moment.year * 12 + moment.month - 1 + months, anchor) + at % DAY
+
+
+@lru_cache(maxsize=1024)
+def _midnight(month: int, anchor: int) -> int:
+    """When the anchor day of a month begins; months are counted from year 0."""
+    first = datetime(month // 12, month % 12 + 1, 1, tzinfo=UTC)
+    following = datetime((month + 1) // 12, (month + 1) % 12 + 1, 1, tzinfo=UTC)
+    return int(first.timestamp()) + (min(anchor, (following - first).days) - 1) * DAY
 
 
 def office_hour(rng: random.Random, at: int, habit: int) -> int:
-    """The next moment after `at` when staff sit down to refunds: weekday sessions of three quarters of an hour.
+    """The next moment after `at`, both local, when staff sit down to refunds: weekday sessions of 45 minutes.
 
     `habit` is a number of the account's own; with the day it decides when that day's session is and, some days,
     that there is none.

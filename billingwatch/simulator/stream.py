@@ -1,14 +1,15 @@
 """A scenario and the stream of events it makes, in order of time, one at a time. Nothing of the past is kept."""
 
-import random
 from collections.abc import Iterator
 
 from msgspec import Struct
 
-from billingwatch.simulator import aftermath, checkout, rhythm, subscriptions
-from billingwatch.simulator.incidents import Active, Label, Planted, label, place
+from billingwatch.simulator import aftermath, checkout, rhythm, subscriptions, surprise
+from billingwatch.simulator.delivery import Delivery, deliver
+from billingwatch.simulator.demand import Demand
+from billingwatch.simulator.incidents import KINDS, Active, Label, Planted, label, place
 from billingwatch.simulator.objects import CURRENT, Account, Json
-from billingwatch.simulator.rhythm import DAY, Noise, poisson
+from billingwatch.simulator.rhythm import DAY, Zone
 from billingwatch.simulator.world import World
 
 SLOT = 300  # seconds that arrivals are drawn for at once
@@ -26,6 +27,9 @@ class Scenario(Struct, frozen=True, kw_only=True):
     currency: str = "usd"
     api_version: str = CURRENT
     kind: rhythm.Kind = "b2c"
+    zone: str = "UTC"  # whose clock its people live by
+    surprises: bool = False  # sales, holidays, level steps, an enterprise's invoice
+    arrivals: bool = False  # it matters when events arrive: outages of deliveries are among the surprises
     incidents: tuple[Planted, ...] = ()
     source: str = "default"  # the account's name in labels where it is not a connected one
 
@@ -35,112 +39,78 @@ class Scenario(Struct, frozen=True, kw_only=True):
         return self.start + round(self.days * DAY)
 
 
-def labels(scenario: Scenario) -> tuple[Label, ...]:
-    """The planted incidents, in order of time. Raises ValueError where one is outside the stream."""
-    planted = sorted(_placed(scenario), key=lambda active: (active.start, active.kind))
-    return tuple(label(active, scenario.account or scenario.source, scenario.livemode) for active in planted)
-
-
-def _placed(scenario: Scenario) -> list[Active]:
-    return [place(planted, scenario.start, scenario.end) for planted in scenario.incidents]
-
-
 def simulate(scenario: Scenario) -> Iterator[Json]:
     """Yield the events of `[start, end)` as Stripe would send them, ordered by `created`.
 
     Raises ValueError where an incident is planted outside the stream. Treat the events as read-only: they share parts.
     """
-    incidents = _placed(scenario)
-    silences = [incident for incident in incidents if incident.kind == "webhook_silence"]
-    account = Account(scenario.account, scenario.livemode, scenario.currency, scenario.api_version)
-    world = World(
-        account,
-        kind=scenario.kind,
-        volume=scenario.volume,
-        start=scenario.start,
-        seed=scenario.seed,
-        incidents=incidents,
-    )
-    subscriptions.found(world)
-    aftermath.inherit(world)
-    world.at(scenario.start // DAY * DAY + DAY + 2 * rhythm.HOUR, aftermath.pay_out)
-    return _run(scenario, world, incidents, silences)
+    return Stream(scenario).events()
 
 
-def _run(scenario: Scenario, world: World, incidents: list[Active], silences: list[Active]) -> Iterator[Json]:
-    arrivals = Arrivals(scenario, world, incidents)
-    for slot in range(scenario.start, scenario.end, SLOT):
-        until = min(slot + SLOT, scenario.end)
-        arrivals.draw(slot, until)
-        while world.live(until):
-            told, world.told = world.told, []
-            for event in told:
-                if not any(silence.start <= event["created"] < silence.end for silence in silences):
-                    yield event
+class Stream:
+    """The events of a scenario, to be read once, and what was planted among them.
+
+    Raises ValueError where an incident is outside the stream, or shows only in arrivals that nobody asked for.
+    """
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        zone = Zone(scenario.zone)
+        incidents = [_place(planted, scenario) for planted in scenario.incidents]
+        if scenario.surprises and scenario.arrivals:
+            incidents += _outages(scenario, zone)
+        self._incidents = sorted(incidents, key=lambda active: (active.start, active.kind))
+        self.world = World(
+            Account(scenario.account, scenario.livemode, scenario.currency, scenario.api_version),
+            kind=scenario.kind,
+            zone=zone,
+            volume=scenario.volume,
+            start=scenario.start,
+            seed=scenario.seed,
+            incidents=self._incidents,
+        )
+        subscriptions.found(self.world)
+        checkout.found(self.world)
+        aftermath.inherit(self.world)
+        self.world.at(scenario.start // DAY * DAY + DAY + 2 * rhythm.HOUR, aftermath.pay_out)
+        self._demand = Demand(self.world, seed=scenario.seed, surprises=scenario.surprises, incidents=self._incidents)
+
+    def events(self) -> Iterator[Json]:
+        """Yield the events, ordered by `created`; what happens in a planted silence is left out."""
+        world, demand, scenario = self.world, self._demand, self.scenario
+        silences = [incident for incident in self._incidents if incident.kind == "webhook_silence"]
+        for slot in range(scenario.start, scenario.end, SLOT):
+            until = min(slot + SLOT, scenario.end)
+            demand.draw(slot, until)
+            while world.live(until):
+                told, world.told = world.told, []
+                for event in told:
+                    if not any(silence.start <= event["created"] < silence.end for silence in silences):
+                        yield event
+            demand.weigh(slot, until)
+
+    def deliveries(self) -> Iterator[Delivery]:
+        """Yield the events as they arrive, ordered by `received_at`."""
+        return deliver(self.events(), self._incidents, self.scenario.seed)
+
+    def labels(self) -> tuple[Label, ...]:
+        """What was planted, in order of time; its evidence is whole once the stream was read to its end."""
+        scenario = self.scenario
+        account = scenario.account or scenario.source
+        weighed = zip(self._incidents, self._demand.nats(), strict=True)
+        return tuple(label(each, account, scenario.livemode, nats) for each, nats in weighed)
 
 
-class Arrivals:
-    """Puts on the agenda what nothing else causes: buyers, subscribers, cancellations, and planted spikes."""
-
-    def __init__(self, scenario: Scenario, world: World, incidents: list[Active]) -> None:
-        self._world = world
-        self._kind = scenario.kind
-        self._rng = random.Random(f"{scenario.seed}:arrivals")
-        self._spikes = random.Random(f"{scenario.seed}:incidents")
-        self._noise = Noise(random.Random(f"{scenario.seed}:noise"))
-        self._incidents = incidents
-        habits = world.habits
-        churn = habits.cancel + 0.015  # a month; the second part are the cards that go on failing
-        signups = len(world.active) * churn / 30.44
-        self._buyers = max(0.0, scenario.volume * (1 - habits.renewals) - signups)
-        self._signups = signups
-        # an hour, by kind of spike; a quiet account is taken as a little busier, or its spikes would be no spikes
-        self._usual = {
-            "refund_spike": max(1.0, scenario.volume * habits.refund / 24),
-            "dispute_spike": max(1.0, scenario.volume * habits.dispute / 24),
-            "cancel_spike": max(1.0, len(world.active) * habits.cancel / 30.44 / 24),
-            "card_testing": max(10.0, scenario.volume / 24),
-        }
-
-    def draw(self, start: int, end: int) -> None:
-        """Draw what arrives in `[start, end)`."""
-        world, habits = self._world, self._world.habits
-        share = (end - start) / DAY
-        busy = rhythm.intensity(self._kind, start) * self._noise.at(start) * share
-        first = 2.0 if rhythm.day_of_month(start) == 1 else 1.0  # many look at their bills on the 1st
-        monthly = len(world.active) / 30.44
-        for step, mean in (
-            (checkout.arrive, self._buyers * busy),
-            (subscriptions.sign_up, self._signups * busy),
-            (subscriptions.cancel, monthly * habits.cancel * busy * first),
-            (subscriptions.change, monthly * 0.015 * busy),
-        ):
-            for _ in range(poisson(self._rng, mean)):
-                world.at(start + int(self._rng.random() * (end - start)), step)
-        for incident in self._incidents:
-            covered = incident.overlap(start, end)
-            if covered and incident.kind in SPIKES:
-                self._spike(incident, *covered)
-
-    def _spike(self, incident: Active, start: int, end: int) -> None:
-        mean = incident.size * self._usual[incident.kind] * (end - start) / rhythm.HOUR
-        for _ in range(poisson(self._spikes, mean)):
-            self._world.at(start + int(self._spikes.random() * (end - start)), SPIKES[incident.kind])
+def _place(planted: Planted, scenario: Scenario) -> Active:
+    if KINDS[planted.kind].late and not scenario.arrivals:
+        raise ValueError(f"{planted.kind} shows in when events arrive, and this stream has no arrivals")
+    return place(planted, scenario.start, scenario.end)
 
 
-def spiked_refund(world: World, at: int) -> None:
-    """Refund any recent sale, whole or in part."""
-    aftermath.refund(world, at, world.forget() or aftermath.older(world, world.start - DAY))
-
-
-def spiked_dispute(world: World, at: int) -> None:
-    """Dispute any recent sale."""
-    aftermath.dispute(world, at, world.forget() or aftermath.older(world, world.start - 9 * DAY))
-
-
-SPIKES = {
-    "refund_spike": spiked_refund,
-    "dispute_spike": spiked_dispute,
-    "cancel_spike": subscriptions.cancel,
-    "card_testing": checkout.probe,
-}
+def _outages(scenario: Scenario, zone: Zone) -> Iterator[Active]:
+    """The outages that chance makes: labelled like planted ones, for a detector does well to tell them."""
+    for number in range(zone.local(scenario.start) // DAY, zone.local(scenario.end) // DAY + 1):
+        second, span = surprise.day(scenario.seed, number).outage
+        start = zone.utc(number * DAY + second)
+        if span and scenario.start <= start < scenario.end:
+            yield Active("webhook_outage", start, min(start + span, scenario.end), 1.0)

@@ -1,4 +1,6 @@
-"""The life of subscriptions: sign-up, trial, renewal, dunning, change of plan, cancellation."""
+"""The life of subscriptions: sign-up, trial, renewal, dunning, end. Who leaves or changes, and when, is churn's."""
+
+import random
 
 from msgspec import Struct
 
@@ -6,18 +8,28 @@ from billingwatch.simulator import aftermath, billing, charges, claims, declines
 from billingwatch.simulator.billing import Subscription
 from billingwatch.simulator.checkout import FAILS_AGAIN, HOSTED, RETRIED
 from billingwatch.simulator.objects import Json
-from billingwatch.simulator.people import Weighted
+from billingwatch.simulator.people import Card, Customer, Place, Weighted
 from billingwatch.simulator.rhythm import DAY, HOUR
 from billingwatch.simulator.world import World
 
 MONTHLY = 0.85  # of subscriptions; the others renew once a year
 TRIALS = 0.2  # of sign-ups
+REGRETTED = 0.3  # of trials: canceled before they end
 TRIAL = 14 * DAY
-AT_PERIOD_END = 0.7  # of cancellations
+ALONE = 0.8  # of subscriptions; the others have 2 to 10 seats
 DUNNING = (3 * DAY, 5 * DAY, 7 * DAY)  # after each failure; then the subscription is canceled
 
 FEEDBACK: Weighted[str | None] = Weighted(
     {"too_expensive": 0.3, "unused": 0.25, "missing_features": 0.13, "switched_service": 0.12, None: 0.2}
+)
+
+_NOBODY = Customer(
+    id="",
+    name="",
+    email="",
+    place=Place("US", "", None, "", ""),
+    card=Card("", "visa", "US", "credit", "", 1, 1970, ""),
+    created=0,
 )
 
 
@@ -38,25 +50,36 @@ def months(sub: Subscription) -> int:
 
 def found(world: World) -> None:
     """The subscriptions that exist at the stream's start, as many as their renewals are to be."""
-    rng = world.rng
+    rng, habits = world.rng, world.habits
     a_day = MONTHLY / 30.44 + (1 - MONTHLY) / 365.25
     first = month_start(world.start)
-    for _ in range(round(world.habits.renewals * world.volume / a_day)):
+    offset = world.zone.local(world.start) - world.start
+    for _ in range(round(habits.renewals * world.volume / a_day)):
         plan = world.catalogue.plans.draw(rng)
-        anchor = rhythm.renewal_day(rng)
-        second = rhythm.second_of_day(rng, world.kind)
-        if anchor == 1 and rng.random() < world.habits.burst:
-            second = int(rng.random() * world.habits.burst_span)
-        sub = _sign(world, plan, world.start, anchor)
+        if rng.random() < habits.burst:  # all anchored to the 1st, whose day begins at Stripe's midnight, UTC
+            anchor, second = 1, int(rng.random() * habits.burst_span)
+        else:
+            anchor, second = rhythm.renewal_day(rng), (world.shape.second_of_day(rng) - offset) % DAY
+        sub = Subscription(
+            id="", item="", customer=_NOBODY, plan=plan, quantity=_seats(rng), created=0, anchor=anchor, start=0, end=0
+        )
         sub.end = rhythm.month_later(first + second, anchor, 0 if months(sub) == 1 else int(rng.random() * 12))
         if sub.end < world.start:
             sub.end = rhythm.month_later(sub.end, anchor, months(sub))
-        sub.start = rhythm.month_later(sub.end, anchor, -months(sub))
-        sub.invoices = 1 + int(rng.expovariate(1 / 10) / months(sub))
-        sub.created = rhythm.month_later(sub.start, anchor, -months(sub) * (sub.invoices - 1))
-        sub.latest_invoice = world.ids.long("in_1")
         world.welcome(sub)
         world.at(sub.end, renew, sub)
+
+
+def meet(world: World, sub: Subscription) -> None:
+    """Give a subscription from before the stream its ids, its subscriber and its past, now that it is told of."""
+    if sub.id:
+        return
+    ids = world.ids
+    sub.id, sub.item, sub.latest_invoice = ids.long("sub_1"), ids.short("si_"), ids.long("in_1")
+    sub.start = rhythm.month_later(sub.end, sub.anchor, -months(sub))
+    sub.invoices = 1 + int(world.rng.expovariate(1 / 10) / months(sub))
+    sub.created = rhythm.month_later(sub.start, sub.anchor, -months(sub) * (sub.invoices - 1))
+    sub.customer = people.customer(world.rng, ids, sub.created)
 
 
 def month_start(at: int) -> int:
@@ -64,16 +87,20 @@ def month_start(at: int) -> int:
     return at // DAY * DAY - (rhythm.day_of_month(at) - 1) * DAY
 
 
-def _sign(world: World, plan: people.Plan, at: int, anchor: int) -> Subscription:
+def _seats(rng: random.Random) -> int:
+    return 1 if rng.random() < ALONE else 2 + int(rng.random() * 9)
+
+
+def _sign(world: World, plan: people.Plan, at: int, quantity: int) -> Subscription:
     rng, ids = world.rng, world.ids
     return Subscription(
         id=ids.long("sub_1"),
         item=ids.short("si_"),
         customer=people.customer(rng, ids, at),
         plan=plan,
-        quantity=1 if rng.random() < 0.8 else 2 + int(rng.random() * 9),
+        quantity=quantity,
         created=at,
-        anchor=anchor,
+        anchor=rhythm.day_of_month(at),
         start=at,
         end=at,
     )
@@ -82,7 +109,7 @@ def _sign(world: World, plan: people.Plan, at: int, anchor: int) -> Subscription
 def sign_up(world: World, at: int) -> None:
     """Somebody new subscribes: with a trial, or paying the first invoice at once."""
     rng, account = world.rng, world.account
-    sub = _sign(world, world.catalogue.plans.draw(rng), at, rhythm.day_of_month(at))
+    sub = _sign(world, world.catalogue.plans.draw(rng), at, _seats(rng))
     world.tell(at, "customer.created", billing.customer(account, sub.customer), asked=True)
     session = None
     if rng.random() < HOSTED:
@@ -108,7 +135,7 @@ def try_out(world: World, at: int, sub: Subscription) -> None:
     world.welcome(sub)
     world.at(sub.end - 3 * DAY, remind, sub)
     world.at(sub.end, renew, sub)
-    if rng.random() < 0.3:
+    if rng.random() < REGRETTED:
         world.at(at + int(rng.random() * TRIAL), leave, sub)
 
 
@@ -121,7 +148,7 @@ def remind(world: World, at: int, sub: Subscription) -> None:
 def buy(world: World, at: int, sub: Subscription, session: Json | None) -> None:
     """The first invoice is collected while the subscriber waits."""
     account = world.account
-    draft = _draft(world, at, sub, people.total(account, sub.plan, sub.quantity), "subscription_create")
+    draft = _draft(world, at, sub, world.total(at, sub.plan, sub.quantity), "subscription_create")
     bill = _open(world, at, sub, draft, "Subscription creation")
     if world.rng.random() < world.failure(at):
         sub.status = "incomplete"
@@ -201,6 +228,7 @@ def renew(world: World, at: int, sub: Subscription) -> None:
     """The period ends: the subscription too, if that was wished; otherwise the next one is invoiced."""
     if sub.slot < 0 or at != sub.end:
         return
+    meet(world, sub)
     if sub.cancel_at_period_end:
         end(world, at, sub, "cancellation_requested")
         return
@@ -210,7 +238,7 @@ def renew(world: World, at: int, sub: Subscription) -> None:
         sub.status = "active"
     sub.start = at
     sub.end = rhythm.month_later(at, sub.anchor, months(sub))
-    amount = people.total(world.account, sub.plan, sub.quantity)
+    amount = world.total(at, sub.plan, sub.quantity)
     draft = _draft(world, at, sub, amount, "subscription_cycle")
     updated(world, at, sub, before)
     # Stripe leaves a draft open for about an hour before it finalizes and collects it.
@@ -222,6 +250,7 @@ def finalize(world: World, at: int, sub: Subscription, draft: Json) -> None:
     """The renewal's invoice becomes final; its collection starts."""
     if sub.slot < 0:
         return
+    world.renewed += 1
     bill = _open(world, at, sub, draft, "Subscription update")
     world.at(at + 1 + int(world.rng.random() * 4), collect, bill)
 
@@ -280,29 +309,6 @@ def _decline(world: World, at: int, bill: Bill, again: int | None, mix: Weighted
     world.tell(at, "invoice.payment_failed", bill.invoice)
 
 
-def _anyone(world: World) -> Subscription | None:
-    """An active subscription that nobody has canceled yet; None when a few tries find none."""
-    for _ in range(8):
-        if not world.active:
-            return None
-        sub = people.pick(world.rng, world.active)
-        if sub.status == "active" and not sub.cancel_at_period_end:
-            return sub
-    return None
-
-
-def cancel(world: World, at: int) -> None:
-    """Some subscriber has had enough."""
-    sub = _anyone(world)
-    if sub is None:
-        return
-    if world.rng.random() < AT_PERIOD_END:
-        leave(world, at, sub)
-    else:
-        sub.feedback = FEEDBACK.draw(world.rng)
-        end(world, at, sub, "cancellation_requested", asked=True)
-
-
 def leave(world: World, at: int, sub: Subscription) -> None:
     """The subscription is to end with its period."""
     if sub.slot < 0 or sub.cancel_at_period_end:
@@ -330,19 +336,18 @@ def end(world: World, at: int, sub: Subscription, reason: str, *, asked: bool = 
     world.tell(at, "customer.subscription.deleted", billing.subscription(world.account, sub), asked=asked)
 
 
-def change(world: World, at: int) -> None:
-    """Some subscriber takes another plan of the same interval, or more or fewer seats."""
-    sub = _anyone(world)
-    if sub is None:
-        return
-    account = world.account
-    before: Json = {"items": billing.items(account, sub)}
-    if account.direct:
-        whole = billing.subscription(account, sub)
-        before |= {"plan": whole["plan"], "quantity": whole["quantity"]}
-    plan = world.catalogue.plans.draw(world.rng)
-    if plan.interval == sub.plan.interval and plan != sub.plan:
-        sub.plan = plan
-    else:
-        sub.quantity = sub.quantity - 1 if sub.quantity > 1 and world.rng.random() < 0.4 else sub.quantity + 1
-    updated(world, at, sub, before, asked=True)
+def enterprise(world: World, at: int) -> None:
+    """A large customer pays a year of many seats in advance: one invoice worth days of revenue.
+
+    It is not among the subscriptions that chance cancels or renews.
+    """
+    rng = world.rng
+    plan = max(world.catalogue.plans.weights, key=lambda each: each.cents)
+    a_day = world.volume * people.mean(world.catalogue.products)
+    sub = _sign(world, plan, at, max(1, round(a_day * rng.uniform(2, 6) / plan.cents)))
+    sub.end = rhythm.month_later(at, sub.anchor, months(sub))
+    world.tell(at, "customer.created", billing.customer(world.account, sub.customer), asked=True)
+    draft = _draft(world, at, sub, people.total(world.account, sub.plan, sub.quantity), "subscription_create")
+    bill = _open(world, at, sub, draft, "Subscription creation")
+    world.tell(at, "customer.subscription.created", billing.subscription(world.account, sub), asked=True)
+    _settle(world, at, bill)

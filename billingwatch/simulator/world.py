@@ -19,7 +19,13 @@ from billingwatch.simulator.objects import Account, Json
 T = TypeVar("T")
 
 REMEMBERED = 2000  # charges that a planted refund or dispute spike can choose from
-REGULARS = 5000  # customers who may come back
+REGULARS = 5000  # customers who may come back; a day's worth where that is more
+_SHARES: dict[rhythm.Kind, tuple[float, float]] = {  # of renewals among all charges
+    "b2c": (0.15, 0.35),
+    "b2b": (0.4, 0.6),
+    "global": (0.25, 0.5),
+    "food": (0.02, 0.1),
+}
 
 
 class Sale(Struct):
@@ -37,9 +43,12 @@ class Habits(Struct, frozen=True):
     warning: float
     cancel: float  # of active subscriptions, a month
     renewals: float  # of all charges
-    burst: float  # of the renewals on the 1st, that fall into its first hours
+    burst: float  # of a month's renewals, that fall into the first hours of the 1st
     burst_span: int  # seconds
     desk: int  # which hours the staff keep
+    twice: float  # buyers charged a second time by mistake
+    hourly: float  # noise of business, a relative deviation, from hour to hour
+    daily: float  # the same from day to day
 
 
 def habits(rng: random.Random, kind: rhythm.Kind) -> Habits:
@@ -50,10 +59,13 @@ def habits(rng: random.Random, kind: rhythm.Kind) -> Habits:
         dispute=rng.uniform(0.001, 0.004),
         warning=rng.uniform(0.0005, 0.002),
         cancel=rng.uniform(0.025, 0.05),
-        renewals=rng.uniform(0.4, 0.6) if kind == "b2b" else rng.uniform(0.15, 0.35),
-        burst=rng.uniform(0.2, 0.9) if rng.random() < 0.5 else 0.0,
+        renewals=rng.uniform(*_SHARES[kind]),
+        burst=rng.uniform(0.2, 0.5) if rng.random() < 0.4 else 0.0,
         burst_span=int(rng.uniform(1, 3) * 3600),
         desk=rng.getrandbits(16),
+        twice=rng.uniform(0.0001, 0.001),
+        hourly=rng.uniform(0.03, 0.12),
+        daily=rng.uniform(0.03, 0.12),
     )
 
 
@@ -65,25 +77,33 @@ class World:
         account: Account,
         *,
         kind: rhythm.Kind,
+        zone: rhythm.Zone,
         volume: float,
         start: int,
         seed: int,
         incidents: Sequence[Active],
     ) -> None:
         self.account = account
-        self.kind = kind
+        self.zone = zone
         self.volume = volume
         self.start = start
         self.rng = random.Random(f"{seed}:life")
         self.ids = objects.Ids(random.Random(f"{seed}:ids"))
         self.catalogue = people.stock(self.ids, start - 400 * rhythm.DAY)
         self.habits = habits(random.Random(f"{seed}:habits"), kind)
+        self.shape = rhythm.Shape(kind, random.Random(f"{seed}:shape"))
         self.told: list[Json] = []
         self.sales: list[Sale] = []
         self.regulars: list[people.Customer] = []
         self.active: list[Subscription] = []
         self.takings = 0  # minor units since the last payout
-        self._outages = [incident for incident in incidents if incident.kind == "failed_payments"]
+        self.crowd = max(REGULARS, round(volume))  # or a busy shop's regulars would buy the same thing twice
+        self.renewed = 0  # renewals whose collection has started since somebody looked
+        self.lost = 0  # minor units a month that planted losses took, since somebody looked
+        self.debt = 0.0  # the same that they have still to take
+        self._planted: dict[str, list[Active]] = {}
+        for incident in incidents:
+            self._planted.setdefault(incident.kind, []).append(incident)
         self._trouble = rhythm.Noise(random.Random(f"{seed}:failures"), 0.1, 0.1)
         self._agenda: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._turn = 0
@@ -112,16 +132,38 @@ class World:
             )
         )
 
+    def planted(self, kind: str, at: int) -> float | None:
+        """The size of the planted incident of this kind that is going on; None without one."""
+        for incident in self._planted.get(kind, ()):
+            if incident.start <= at < incident.end:
+                return incident.size
+        return None
+
+    def usual_failure(self, at: int) -> float:
+        """How likely a first attempt fails where nothing was planted."""
+        return min(0.9, self.habits.failure * self._trouble.at(at))
+
     def failure(self, at: int) -> float:
         """How likely a first attempt fails now."""
-        for outage in self._outages:
-            if outage.start <= at < outage.end:
-                return outage.size
-        return self.habits.failure * self._trouble.at(at)
+        outage = self.planted("failed_payments", at)
+        return self.usual_failure(at) if outage is None else outage
 
     def outage(self, at: int) -> bool:
         """Whether payments fail because of a planted incident."""
-        return any(outage.start <= at < outage.end for outage in self._outages)
+        return self.planted("failed_payments", at) is not None
+
+    def total(self, at: int, plan: people.Plan, quantity: int) -> int:
+        """Minor units that are charged for so many of the plan: all of them but for a planted loss of revenue."""
+        amount = people.total(self.account, plan, quantity)
+        loss = self.planted("revenue_drop", at)
+        return amount if loss is None else max(self.account.step, self.account.whole(amount * (1 - loss)))
+
+    def enroll(self, buyer: people.Customer) -> None:
+        """Remember somebody who may come back; in a full crowd somebody else is forgotten."""
+        if len(self.regulars) < self.crowd:
+            self.regulars.append(buyer)
+        else:
+            self.regulars[int(self.rng.random() * self.crowd)] = buyer
 
     def remember(self, sale: Sale) -> None:
         """Keep a sale for planted spikes; an old one makes room."""
