@@ -43,7 +43,7 @@ def run(quick: bool) -> Report:
 def _ours(servers: Rig, bodies: list[bytes], size: int) -> float:
     """Events a second that `billingwatch worker events` stores."""
     with servers.connect() as conn:
-        conn.execute("TRUNCATE events, claims, rollups, charges, accounts")
+        conn.execute("TRUNCATE events, claims, rollups, charges, payers, accounts")
     servers.redis.flushall()
     queue = Queue(EVENTS, servers.redis)
     for first in range(0, len(bodies), size):

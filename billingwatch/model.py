@@ -1,7 +1,7 @@
 """The words that everyone shares, as frozen structs. Imports nothing of ours, knows no I/O and no clock."""
 
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct
 
@@ -11,6 +11,9 @@ THREE_DECIMAL = frozenset("bhd jod kwd omr tnd".split())
 
 Severity = Literal["low", "medium", "high", "critical"]
 SEVERITIES: tuple[Severity, ...] = ("low", "medium", "high", "critical")
+
+
+DUE_CLAIM = "due:"  # how the claims of what lies ahead begin: they are kept until it is over
 
 
 class Tenant(Struct, frozen=True, order=True):
@@ -51,8 +54,10 @@ class Fact(Struct, frozen=True):
 
     `claim` names the business object, so that the several events Stripe sends about one thing
     (payment_intent.*, charge.*, invoice.*) count once; "" where the event itself is the thing.
+    `undoes` is the claim that this fact takes back: it counts only where that was told before.
     `attempt_of` is the payment intent or invoice that a payment attempt belongs to: its first
     attempt keeps the stratum, later ones get the stratum "retry".
+    From `brand` on: what rules may ask for and what explains an excess; "" where the event does not say.
     """
 
     metric: str
@@ -62,6 +67,25 @@ class Fact(Struct, frozen=True):
     currency: str = ""
     amount: int = 0  # minor units
     attempt_of: str = ""
+    count: int = 1
+    undoes: str = ""
+    received: int = 0  # epoch seconds; of the pulse only
+    payer: str = ""  # the customer, else "card:" and the card's fingerprint
+    invoiced: bool = False  # an invoice asked for this payment
+    brand: str = ""
+    country: str = ""  # the card's
+    funding: str = ""
+    method: str = ""  # the payment method's type
+    price: str = ""  # the price's id
+    decline: str = ""  # the decline code, else the failure's
+
+
+class Paid(NamedTuple):
+    """A successful payment as it is remembered of its payer: when, of which attempt, and whether an invoice asked."""
+
+    created: int  # epoch seconds
+    attempt: str
+    invoiced: bool
 
 
 class Refunded(Struct, frozen=True):
@@ -77,6 +101,8 @@ class Refunded(Struct, frozen=True):
     currency: str
     refund: str = ""  # the refund's id, "" when the charge speaks
     amount: int = 0  # minor units: the refund's own amount, or the charge's cumulated one
+    brand: str = ""  # the card's, where the charge speaks
+    country: str = ""
 
 
 class RefundBook(Struct, frozen=True):
@@ -154,6 +180,8 @@ class Incident(Struct, frozen=True, kw_only=True):
     why: str
     at_risk: tuple[Money, ...] = ()
     customers: int = 0
+    number: int = 0  # of its account's incidents
+    evidence: dict[str, Any] = {}  # what was compared, by signal, and what contributed most; JSON
     id: int = 0  # the store's; 0 before it is stored
 
 

@@ -12,14 +12,15 @@ from psycopg import Connection
 
 from billingwatch.model import Tenant, utc
 from billingwatch.queues import Received
-from billingwatch.store import accounts, events, quarantine, rollups
+from billingwatch.store import accounts, events, payers, quarantine, rollups
 from billingwatch.store.accounts import Account
 from billingwatch.store.connection import refused
 from billingwatch.store.events import NewEvent
 from billingwatch.store.quarantine import Refusal
 from detectors.event import Event, Unreadable, read_event
 from detectors.facts import Told, UnknownShape, read_facts
-from detectors.tally import charges, claims, tally
+from detectors.filter import Filter
+from detectors.tally import STALE, TWICE, charges, claims, payments, tally
 
 log = structlog.get_logger(__name__)
 
@@ -42,11 +43,11 @@ class Recorded(Struct, frozen=True):
     tenants: tuple[Tenant, ...]
 
 
-def record(conn: Connection, batch: Sequence[Received], now: datetime) -> Recorded:
+def record(conn: Connection, batch: Sequence[Received], now: datetime, filters: Sequence[Filter] = ()) -> Recorded:
     """Store every event of the batch once. What cannot be stored is held raw, and its neighbours are unharmed.
 
     Only events never seen before count in the rollups; all of it commits together or not at all, so the batch
-    may come again.
+    may come again. What a filter matches counts as a metric of its own besides.
     """
     read, refusals = _read(batch, now)
     events.ensure_months(conn, {_month(each.event.created) for each in read.values()})
@@ -58,7 +59,7 @@ def record(conn: Connection, batch: Sequence[Received], now: datetime) -> Record
         for key in insertion.new:
             news[key[0]].append(read[key])
         for tenant in sorted(news):  # in one order everywhere, so that two workers never deadlock
-            _count(conn, tenant, news[tenant])
+            _count(conn, tenant, news[tenant], filters)
     return Recorded(
         new=len(insertion.new),
         seen=len(batch) - len(insertion.new) - len(refusals),
@@ -67,13 +68,13 @@ def record(conn: Connection, batch: Sequence[Received], now: datetime) -> Record
     )
 
 
-def record_each(conn: Connection, batch: Sequence[Received], now: datetime) -> Recorded:
+def record_each(conn: Connection, batch: Sequence[Received], now: datetime, filters: Sequence[Filter] = ()) -> Recorded:
     """The same, an event a transaction: one that cannot be counted is held in quarantine, and harms no other."""
     new = seen = refused_ = 0
     tenants: set[Tenant] = set()
     for received in batch:
         try:
-            recorded = record(conn, [received], now)
+            recorded = record(conn, [received], now, filters)
         except psycopg.Error as error:
             if not refused(error):
                 raise
@@ -112,24 +113,33 @@ def _read(batch: Sequence[Received], now: datetime) -> tuple[dict[tuple[Tenant, 
     return read, refusals
 
 
-def _count(conn: Connection, tenant: Tenant, news: Sequence[_Read]) -> None:
+def _count(conn: Connection, tenant: Tenant, news: Sequence[_Read], filters: Sequence[Filter]) -> None:
     told: list[Told] = []
-    for _, new, event in news:
+    for received, new, event in news:
         try:
-            told += read_facts(event)
+            told += read_facts(event, int(received.received_at))
         except UnknownShape as error:
             # It is stored all the same: a later release may understand it.
             log.warning("unknown_shape", id=new.id, type=new.type, api_version=new.api_version, why=str(error))
-    fresh = rollups.claim(conn, tenant, claims(told))
+    fresh = rollups.claim(conn, tenant, claims(told, filters))
     book = rollups.read_refunds(conn, tenant, charges(told))
-    buckets, changed = tally(told, fresh, book)
-    rollups.write_refunds(conn, tenant, changed)
-    rollups.grow(conn, tenant, buckets)
+    paid = payments(told, fresh)
+    at = [each.created for of_one in paid.values() for each in of_one]
+    recent = payers.read(conn, tenant, paid, (min(at, default=0) - TWICE, max(at, default=0) + TWICE))
+    growth = tally(told, fresh, book, recent, filters)
+    rollups.write_refunds(conn, tenant, growth.refunds)
+    payers.write(conn, tenant, growth.paid)
+    rollups.grow(conn, tenant, growth.buckets)
     created = [each.event.created for each in news]
-    accounts.touch(
-        conn,
-        Account(tenant, utc(min(created)), utc(max(created)), utc(max(each.received.received_at for each in news))),
+    received_at = [each.received.received_at for each in news]
+    account = Account(
+        tenant,
+        first_event=utc(min(created)),
+        newest_event=utc(max(created)),
+        newest_received=utc(max(received_at)),
+        rewritten=any(came - was > STALE for came, was in zip(received_at, created, strict=True)),
     )
+    accounts.touch(conn, account)
 
 
 def _refusal(received: Received, reason: str) -> Refusal:

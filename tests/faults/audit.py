@@ -8,7 +8,7 @@ from psycopg import Connection
 
 from billingwatch.model import Tenant
 from detectors.event import read_event
-from detectors.facts import Told, UnknownShape, read_facts
+from detectors.facts import LATE, Told, UnknownShape, read_facts
 from detectors.tally import claims, tally
 
 # (account, livemode, metric, currency, grain in minutes). Which bucket and stratum a payment counts in depends on
@@ -49,8 +49,9 @@ def _count(conn: Connection) -> dict[Total, tuple[int, int]]:
     rows = conn.execute(
         """
         SELECT account, livemode, metric, currency, grain, sum(count)::bigint, sum(amount)::bigint FROM rollups
-        GROUP BY account, livemode, metric, currency, grain
-        """
+        WHERE metric <> %s GROUP BY account, livemode, metric, currency, grain
+        """,
+        (LATE,),  # how late an object came depends on which of its events came first
     )
     return {
         (account, livemode, metric, currency, grain): (count, amount)

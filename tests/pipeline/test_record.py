@@ -4,25 +4,28 @@ import json
 import random
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from psycopg import Connection
 
-from billingwatch.model import Tenant
+from billingwatch.model import Tenant, utc
 from billingwatch.queues import Received
 from billingwatch.rules import Rules
 from billingwatch.simulator.objects import Account, Json, thin
 from billingwatch.simulator.stream import Scenario, simulate
 from billingwatch.store import incidents, quarantine
 from billingwatch.store.connection import connect
+from detectors.filter import Filter
 from tests.factories import LIVE, NOON, TEST, arrived, event, failed, incident, paid, received, refunded
 from tests.waiting import together
 from worker.clock import run_housekeeping
 from worker.record import Recorded, record, record_each
 
 AT = int(NOON.timestamp())
+PAYLOADS = Path(__file__).parents[1] / "payloads"
 MIDNIGHT = datetime(2026, 3, 10, tzinfo=UTC)
 
 
@@ -169,7 +172,7 @@ def test_shuffled_day_with_duplicates_counts_as_the_day_in_order(
     expected, ids = totals(conn), stored(conn)
     assert len(ids) == len(day)
     for seed in range(3):
-        conn.execute("TRUNCATE events, rollups, claims, charges, accounts")
+        conn.execute("TRUNCATE events, rollups, claims, charges, payers, accounts")
         recorded = [record(conn, batch, later) for batch in batches(day, random.Random(seed))]
         assert sum(each.new for each in recorded) == len(day)
         assert sum(each.seen for each in recorded) == len(day) * 3 // 10
@@ -183,7 +186,7 @@ def test_two_workers_with_overlapping_halves_of_a_day_count_it_once(
     later = NOON + timedelta(days=1)
     record(conn, arrived(day), later)
     expected = totals(conn)
-    conn.execute("TRUNCATE events, rollups, claims, charges, accounts")
+    conn.execute("TRUNCATE events, rollups, claims, charges, payers, accounts")
     third = len(day) // 3
 
     def work(part: list[Json]) -> int:
@@ -271,6 +274,79 @@ def test_event_at_a_time_leaves_the_uncountable_one_in_quarantine(conn: Connecti
     assert len(stored(conn)) == 3
 
 
+def again(created: int, *, customer: str | None = "cus_1", fingerprint: str = "Xt5", **options: Any) -> Json:
+    """A charge by the same payer as every other one."""
+    told = paid(created, **options)
+    thing = told["data"]["object"]
+    thing["customer"] = customer
+    thing["payment_method_details"]["card"]["fingerprint"] = fingerprint
+    return told
+
+
+def test_payment_made_twice_is_found_whatever_is_told_first_and_in_whichever_batch(conn: Connection) -> None:
+    told = [again(AT), again(AT + 90), again(AT + 500, amount=1), again(AT + 691)]
+    for each in (told[1], told[3], told[0], told[2], *told):
+        record(conn, arrived([each]), NOON)
+    assert totals(conn, LIVE)["payment.duplicate", "usd", 60] == (1, 2900)
+
+
+def test_guest_who_pays_twice_is_known_by_the_card(conn: Connection) -> None:
+    told = [again(AT, customer=None), again(AT + 9, customer=None), again(AT + 9, customer=None, fingerprint="Zz9")]
+    record(conn, arrived(told), NOON)
+    assert count(conn, "payment.duplicate") == 1
+
+
+def test_two_payments_of_one_payer_at_once_are_found_by_two_workers(conn: Connection, database_url: str) -> None:
+    told = [(again(AT + 3600 * n), again(AT + 3600 * n + 1)) for n in range(10)]
+
+    def work(side: int) -> None:
+        with connect(database_url, "tests") as own:
+            for pair in told:
+                record(own, arrived([pair[side]]), NOON + timedelta(days=1))
+
+    together(lambda: work(0), lambda: work(1))
+    assert count(conn, "payment.duplicate") == 10
+
+
+def test_events_are_counted_when_they_arrive_and_late_ones_apart(conn: Connection) -> None:
+    batch = [received(refunded(AT), at=AT + delay) for delay in (0.9, 300.5, 301.0, 6 * 3600.0, 6 * 3600 + 1.0)]
+    record(conn, batch, NOON)
+    assert count(conn, "delivery.arrived") == len(batch)
+    assert count(conn, "delivery.late") == 2
+    rows = conn.execute(
+        """
+        SELECT extract(epoch FROM bucket)::bigint - %s, count FROM rollups
+        WHERE metric = 'delivery.arrived' AND grain = 5 ORDER BY 1
+        """,
+        (AT,),
+    )
+    assert rows.fetchall() == [(0, 1), (300, 2), (6 * 3600, 2)]
+
+
+def test_filters_count_apart_what_they_match(conn: Connection) -> None:
+    told = [failed(AT), failed(AT + 1), paid(AT)]
+    for each, brand in zip(told, ("visa", "amex", "visa"), strict=True):
+        each["data"]["object"]["payment_method_details"]["card"]["brand"] = brand
+    rule = Filter("visas", "payment.failed", brand="visa")
+    record(conn, arrived(told[:1]), NOON, (rule,))
+    record_each(conn, arrived(told), NOON, (rule,))
+    assert count(conn, "rule.visas") == 1
+    assert count(conn, "payment.failed") == 2
+
+
+def test_renewal_is_counted_when_it_will_be_due(conn: Connection) -> None:
+    for version in ("2024-06-20", "2025-03-31.basil", "2026-10-28.endive"):
+        body = (PAYLOADS / f"customer.subscription.created.{version}.json").read_bytes()
+        record(conn, [Received("default", float(AT), body)], utc(1789380000))
+    rows = conn.execute(
+        """
+        SELECT extract(epoch FROM bucket)::bigint, count, amount FROM rollups
+        WHERE metric = 'renewal.due' AND grain = 5
+        """
+    )
+    assert rows.fetchall() == [(1791972000, 3, 3 * 8700)]
+
+
 def test_retention_drops_old_months_and_never_an_incident(conn: Connection) -> None:
     long_ago = NOON - timedelta(days=500)
     record(conn, [received(refunded(int(long_ago.timestamp()))), received(refunded(AT))], NOON)
@@ -286,11 +362,13 @@ def test_retention_drops_old_months_and_never_an_incident(conn: Connection) -> N
     assert len(quarantine.read_all(conn)) == 1
 
 
-def test_housekeeping_makes_the_months_to_come_and_forgets_old_claims(conn: Connection) -> None:
+def test_housekeeping_makes_the_months_to_come_and_forgets_old_claims_and_payers(conn: Connection) -> None:
     record(conn, arrived([paid(AT)]), NOON)
     conn.execute("UPDATE claims SET claimed_at = %s", (NOON - timedelta(days=36),))
+    conn.execute("UPDATE payers SET created = %s", (NOON - timedelta(days=2, seconds=1),))
     run_housekeeping(conn, Rules(), NOON)
     run_housekeeping(conn, Rules(), NOON)
     rows = conn.execute("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'events'::regclass")
     assert {f"events_2026_{month:02d}" for month in range(3, 7)} == {name for (name,) in rows}
     assert conn.execute("SELECT count(*) FROM claims").fetchone() == (0,)
+    assert conn.execute("SELECT count(*) FROM payers").fetchone() == (0,)

@@ -50,7 +50,15 @@ def counted(metric: str, stratum: str = "", currency: str = "usd", amount: int =
 
 
 def mrr(amount: int) -> Row:
-    return ("mrr.changed", "", "usd", amount, "", "")
+    return ("mrr.changed", "gained" if amount > 0 else "lost", "usd", amount, "", "")
+
+
+def due(amount: int, at: int = 1791972000, subscription: str = "{id}") -> Row:
+    return ("renewal.due", "", "usd", amount, f"due:{subscription}:{at}:{amount}", "")
+
+
+def undone(amount: int, at: int = 1791972000, subscription: str = "{id}") -> Row:
+    return ("renewal.due", "", "usd", -amount, f"due:{subscription}:{at}:{amount}:undone", "")
 
 
 # Braces name a field of the payload's object. A name without a version is that of every version without its own row.
@@ -68,8 +76,17 @@ FACTS: dict[str, list[Row]] = {
     "charge.succeeded-renewal": paid("renewal", "usd", 8700, "{id}", "{payment_intent}"),
     "checkout.session.completed": [counted("checkout.completed", amount=4900), pulse("{id}")],
     "checkout.session.expired": [counted("checkout.expired", amount=1900), pulse("{id}")],
-    "customer.subscription.created": [counted("subscription.created", currency=""), mrr(8700), pulse("{id}")],
-    "customer.subscription.created-trial": [counted("subscription.created", currency=""), pulse("{id}")],
+    "customer.subscription.created": [
+        counted("subscription.created", currency=""),
+        mrr(8700),
+        due(8700),
+        pulse("{id}"),
+    ],
+    "customer.subscription.created-trial": [
+        counted("subscription.created", currency=""),
+        due(8700, at=1790589600),
+        pulse("{id}"),
+    ],
     "customer.subscription.deleted": [
         counted("subscription.canceled", "voluntary", amount=8700, after=":{canceled_at}"),
         mrr(-8700),
@@ -78,15 +95,22 @@ FACTS: dict[str, list[Row]] = {
     "customer.subscription.deleted-payment_failed": [
         counted("subscription.canceled", "involuntary", amount=8700, after=":{canceled_at}"),
         mrr(-8700),
+        undone(8700),
         pulse("{id}"),
     ],
     "customer.subscription.updated-cancel_at_period_end": [
         counted("subscription.canceled", "voluntary", amount=8700, after=":{canceled_at}"),
+        undone(8700),
         pulse("{id}"),
     ],
-    "customer.subscription.updated-downgrade": [mrr(-38900), pulse("{id}")],
-    "customer.subscription.updated-renewal": [pulse("{id}")],
-    "customer.subscription.updated-trial_ended": [counted("trial.converted", currency=""), mrr(8700), pulse("{id}")],
+    "customer.subscription.updated-downgrade": [mrr(-38900), undone(39800), due(900), pulse("{id}")],
+    "customer.subscription.updated-renewal": [due(8700), pulse("{id}")],
+    "customer.subscription.updated-trial_ended": [
+        counted("trial.converted", currency=""),
+        mrr(8700),
+        due(8700, at=1793181600),
+        pulse("{id}"),
+    ],
     # Since basil an invoice names neither its charge nor its intent.
     "invoice.paid": [pulse("{id}")],
     f"invoice.paid.{OLD}": paid("renewal", "usd", 8700, "{charge}", "{payment_intent}"),
@@ -111,23 +135,116 @@ def kind(name: str) -> str:
     return re.sub(r"\.\d{4}-\d\d-\d\d(\.[a-z]+)?$", "", name)
 
 
+def object_of(body: bytes) -> dict[str, Any]:
+    envelope = msgspec.json.decode(body)
+    thing: dict[str, Any] = envelope["data"]["object"] if "data" in envelope else envelope["related_object"]
+    return thing
+
+
 @pytest.mark.parametrize("name", sorted(PAYLOADS))
 def test_every_payload_tells_exactly_this(name: str) -> None:
     body = PAYLOADS[name].read_bytes()
-    event = read_event(body)
-    envelope = msgspec.json.decode(body)
-    thing = envelope["data"]["object"] if "data" in envelope else envelope["related_object"]
+    event, thing = read_event(body), object_of(body)
     told = read_facts(event)
     expected = [
         (*values, claim.format(**thing), attempt_of.format(**thing))
         for *values, claim, attempt_of in FACTS.get(name) or FACTS[kind(name)]
     ]
     assert [row(each) for each in told] == expected
-    assert {each.created for each in told} == {event.created}
+    assert {each.created for each in told if row(each)[0] != "renewal.due"} == {event.created}
+
+
+@pytest.mark.parametrize("name", sorted(name for name in PAYLOADS if "subscription" in name))
+def test_a_renewal_counts_when_the_period_ends_and_backwards_when_it_is_off(name: str) -> None:
+    for told in read_facts(read_event(PAYLOADS[name].read_bytes())):
+        if isinstance(told, Fact) and told.metric == "renewal.due":
+            _, _, at, amount, *undone = told.claim.split(":")
+            assert (told.created, abs(told.amount)) == (int(at), int(amount))
+            assert (told.count, told.undoes) == ((-1, told.claim.removesuffix(":undone")) if undone else (1, ""))
 
 
 def test_every_row_has_its_payloads() -> None:
     assert {kind(name) for name in PAYLOADS} == {kind(name) for name in FACTS}
+
+
+# What is known of a payment besides, and where in the object it stands. What is not named here is "".
+CARD = {
+    "brand": "{payment_method_details[card][brand]}",
+    "country": "{payment_method_details[card][country]}",
+    "funding": "{payment_method_details[card][funding]}",
+    "method": "{payment_method_details[type]}",
+}
+ERROR = {
+    "brand": "{last_payment_error[payment_method][card][brand]}",
+    "country": "{last_payment_error[payment_method][card][country]}",
+    "funding": "{last_payment_error[payment_method][card][funding]}",
+    "method": "{last_payment_error[payment_method][type]}",
+}
+BUYER = {"payer": "{customer}"}
+PRICED = {"price": "{items[data][0][price][id]}"}
+KNOWN: dict[str, dict[str, str]] = {
+    "charge.dispute.created": {"brand": CARD["brand"], "method": CARD["method"]},
+    "charge.dispute.created-inquiry": {"brand": CARD["brand"], "method": CARD["method"]},
+    "charge.failed": BUYER | CARD | {"decline": "insufficient_funds"},
+    "charge.failed-renewal": BUYER | CARD | {"decline": "expired_card"},
+    "charge.refunded": {"brand": CARD["brand"], "country": CARD["country"]},
+    "charge.refunded-second": {"brand": CARD["brand"], "country": CARD["country"]},
+    "charge.succeeded": BUYER | CARD,
+    "charge.succeeded-connect": BUYER | CARD,
+    "charge.succeeded-jpy": BUYER | CARD,
+    "charge.succeeded-kwd": BUYER | CARD,
+    "charge.succeeded-renewal": BUYER | CARD,
+    "customer.subscription.created": PRICED,
+    "customer.subscription.created-trial": PRICED,
+    "customer.subscription.deleted": PRICED,
+    "customer.subscription.deleted-payment_failed": PRICED,
+    "customer.subscription.updated-cancel_at_period_end": PRICED,
+    "customer.subscription.updated-downgrade": PRICED,
+    "customer.subscription.updated-renewal": PRICED,
+    "customer.subscription.updated-trial_ended": PRICED,
+    f"invoice.paid.{OLD}": BUYER | {"price": "{lines[data][0][price][id]}"},
+    f"invoice.payment_failed.{OLD}": BUYER | {"price": "{lines[data][0][price][id]}"},
+    "payment_intent.payment_failed": BUYER | ERROR | {"decline": "insufficient_funds"},
+    "payment_intent.payment_failed-3ds": BUYER | ERROR | {"decline": "payment_intent_authentication_failure"},
+    "payment_intent.payment_failed-renewal": BUYER | ERROR | {"decline": "expired_card"},
+    "payment_intent.succeeded": BUYER,
+    "payment_intent.succeeded-renewal": BUYER,
+}
+NOTHING = dict.fromkeys(("payer", "brand", "country", "funding", "method", "price", "decline"), "")
+
+
+def known(told: Told) -> dict[str, str]:
+    return {name: getattr(told, name, "") for name in NOTHING}
+
+
+@pytest.mark.parametrize("name", sorted(name for name in PAYLOADS if name in KNOWN or kind(name) in KNOWN))
+def test_every_payload_says_who_paid_how_and_for_what(name: str) -> None:
+    body = PAYLOADS[name].read_bytes()
+    wanted = KNOWN.get(name) or KNOWN[kind(name)]
+    expected = NOTHING | {key: where.format(**object_of(body)) for key, where in wanted.items()}
+    *told, _ = read_facts(read_event(body))
+    found = {tuple(known(each).items()) for each in told if not row(each)[4].endswith(":undone")}
+    assert found == {tuple(expected.items())}
+
+
+PAYMENTS = sorted(
+    name for name in PAYLOADS if re.match(r"(charge|payment_intent)\.(succeeded|failed|payment_failed)", name)
+)
+
+
+@pytest.mark.parametrize("name", PAYMENTS)
+def test_a_payment_knows_whether_an_invoice_asked_for_it(name: str) -> None:
+    payment, _ = read_facts(read_event(PAYLOADS[name].read_bytes()))
+    assert isinstance(payment, Fact)
+    assert payment.invoiced == ("renewal" in name)
+
+
+def test_what_is_no_longer_due_has_the_price_it_had() -> None:
+    body = PAYLOADS[f"customer.subscription.updated-downgrade.{OLD}"].read_bytes()
+    was = msgspec.json.decode(body)["data"]["previous_attributes"]["items"]["data"][0]["price"]["id"]
+    now = object_of(body)["items"]["data"][0]["price"]["id"]
+    told = [each for each in read_facts(read_event(body)) if isinstance(each, Fact) and each.metric == "renewal.due"]
+    assert [(each.count, each.price) for each in told] == [(-1, was), (1, now)]
 
 
 # Shapes that no recorded payload has
@@ -301,6 +418,182 @@ EDGES: dict[str, tuple[Event, list[Row]]] = {
 }
 
 
+PERIOD = {"items": {"data": [{"price": price(900), "current_period_end": 5000}]}}
+ENDLESS = {"current_period_end": 1001 + 5 * 366 * 86_400}
+
+RENEWALS: dict[str, tuple[Event, list[Row]]] = {
+    "the period's end on the subscription": (
+        made("customer.subscription.created", subscription("active", current_period_end=5000)),
+        [due(900, 5000, "sub_1")],
+    ),
+    "the period's end on the item": (
+        made("customer.subscription.created", subscription("active", **PERIOD)),
+        [due(900, 5000, "sub_1")],
+    ),
+    "several periods, the shortest first": (
+        made(
+            "customer.subscription.created",
+            subscription(
+                "active",
+                {"price": price(9000, "year"), "current_period_end": 90_000},
+                {"price": price(900), "quantity": 2, "current_period_end": 5000},
+                {"price": price(50), "current_period_end": 5000},
+                {"price": price(7, usage="metered"), "current_period_end": 5000},
+            ),
+        ),
+        [due(1850, 5000, "sub_1")],
+    ),
+    "metered only": (
+        made(
+            "customer.subscription.created",
+            subscription("active", {"price": price(7, usage="metered")}, current_period_end=5000),
+        ),
+        [due(0, 5000, "sub_1")],
+    ),
+    "in its trial": (
+        made("customer.subscription.created", subscription("trialing", **PERIOD)),
+        [due(900, 5000, "sub_1")],
+    ),
+    "first payment outstanding": (made("customer.subscription.created", subscription("incomplete", **PERIOD)), []),
+    "first payment made": (
+        made(UPDATED, subscription("active", **PERIOD), {"status": "incomplete"}),
+        [due(900, 5000, "sub_1")],
+    ),
+    "paid by hand": (
+        made("customer.subscription.created", subscription("active", collection_method="send_invoice", **PERIOD)),
+        [],
+    ),
+    "canceled from the start": (
+        made("customer.subscription.created", subscription("active", cancel_at_period_end=True, **PERIOD)),
+        [],
+    ),
+    "to end before the period does": (
+        made("customer.subscription.created", subscription("active", cancel_at=4999, **PERIOD)),
+        [],
+    ),
+    "to end in a later period": (
+        made(UPDATED, subscription("active", cancel_at=9000, canceled_at=1000, **PERIOD), {"cancel_at": None}),
+        [],
+    ),
+    "to end with the period, by date": (
+        made(UPDATED, subscription("active", cancel_at=5000, canceled_at=1000, **PERIOD), {"cancel_at": None}),
+        [undone(900, 5000, "sub_1")],
+    ),
+    "collection paused": (
+        made(
+            UPDATED, subscription("active", pause_collection={"behavior": "void"}, **PERIOD), {"pause_collection": None}
+        ),
+        [undone(900, 5000, "sub_1")],
+    ),
+    "collection resumed": (
+        made(UPDATED, subscription("active", **PERIOD), {"pause_collection": {"behavior": "void"}}),
+        [due(900, 5000, "sub_1")],
+    ),
+    "no longer paying": (
+        made(UPDATED, subscription("unpaid", **PERIOD), {"status": "past_due"}),
+        [undone(900, 5000, "sub_1")],
+    ),
+    "late payment, due all the same": (made(UPDATED, subscription("past_due", **PERIOD), {"status": "active"}), []),
+    "something else changed": (made(UPDATED, subscription("active", **PERIOD), {"metadata": {}}), []),
+    "moved while it runs": (
+        made(UPDATED, subscription("active", current_period_end=5000), {"current_period_end": 3000}),
+        [undone(900, 3000, "sub_1"), due(900, 5000, "sub_1")],
+    ),
+    "moved when it was over": (
+        made(UPDATED, subscription("active", current_period_end=5000), {"current_period_end": 1000}),
+        [due(900, 5000, "sub_1")],
+    ),
+    "deleted at once": (made(DELETED, subscription("canceled", **PERIOD)), [undone(900, 5000, "sub_1")]),
+    "deleted when the period was over": (made(DELETED, subscription("canceled", current_period_end=1000)), []),
+    "deleted after it was off already": (
+        made(DELETED, subscription("canceled", cancel_at_period_end=True, **PERIOD)),
+        [],
+    ),
+    "an end beyond every plan": (made("customer.subscription.created", subscription("active", **ENDLESS)), []),
+}
+
+
+@pytest.mark.parametrize("case", RENEWALS)
+def test_renewals_that_are_due_and_those_that_are_not(case: str) -> None:
+    event, expected = RENEWALS[case]
+    assert [row(told) for told in read_facts(event) if row(told)[0] == "renewal.due"] == expected
+
+
+VISA = {"brand": "visa", "country": "FR", "funding": "debit", "fingerprint": "Xt5"}
+BY_CARD = {"type": "card", "card": VISA}
+OF_VISA = {"payer": "card:Xt5", "brand": "visa", "country": "FR", "funding": "debit", "method": "card"}
+LISTED = {"id": "ch_1", "payment_method_details": BY_CARD}
+FAILED = {"code": "card_declined", "charge": "ch_1"}
+
+MEANS: dict[str, tuple[Event, dict[str, str]]] = {
+    "a guest's card": (made("charge.succeeded", CHARGE | {"payment_method_details": BY_CARD}), OF_VISA),
+    "a customer's card": (
+        made("charge.succeeded", CHARGE | {"payment_method_details": BY_CARD, "customer": "cus_1"}),
+        OF_VISA | {"payer": "cus_1"},
+    ),
+    "a customer in full": (made("charge.succeeded", CHARGE | {"customer": {"id": "cus_1"}}), {"payer": "cus_1"}),
+    "a card at a terminal": (
+        made("charge.succeeded", CHARGE | {"payment_method_details": {"type": "card_present", "card_present": VISA}}),
+        OF_VISA | {"method": "card_present"},
+    ),
+    "a bank account": (
+        made("charge.succeeded", CHARGE | {"payment_method_details": {"type": "sepa_debit", "sepa_debit": {}}}),
+        {"method": "sepa_debit"},
+    ),
+    "a card that says little": (
+        made("charge.succeeded", CHARGE | {"payment_method_details": {"type": "card", "card": {"country": None}}}),
+        {"method": "card"},
+    ),
+    "charges as before 2022-11-15": (
+        made("payment_intent.succeeded", INTENT | {"charges": {"data": [LISTED]}}),
+        OF_VISA,
+    ),
+    "expanded latest charge": (made("payment_intent.succeeded", INTENT | {"latest_charge": LISTED}), OF_VISA),
+    "expanded payment method": (
+        made(
+            "payment_intent.succeeded", INTENT | {"latest_charge": "ch_1", "payment_method": BY_CARD | {"id": "pm_1"}}
+        ),
+        OF_VISA,
+    ),
+    "nothing expanded": (
+        made("payment_intent.succeeded", INTENT | {"latest_charge": "ch_1", "payment_method": "pm_1"}),
+        {},
+    ),
+    "an error without a decline code": (
+        made("payment_intent.payment_failed", INTENT | {"last_payment_error": FAILED}),
+        {"decline": "card_declined"},
+    ),
+    "an error with one": (
+        made("payment_intent.payment_failed", INTENT | {"last_payment_error": FAILED | {"decline_code": "fraudulent"}}),
+        {"decline": "fraudulent"},
+    ),
+    "an error of before": (made("payment_intent.succeeded", INTENT | {"last_payment_error": FAILED}), {}),
+    "a failure code alone": (
+        made("charge.failed", CHARGE | {"failure_code": "expired_card", "outcome": None}),
+        {"decline": "expired_card"},
+    ),
+    "blocked by a rule": (
+        made("charge.failed", CHARGE | {"failure_code": "card_declined", "outcome": {"reason": "highest_risk_level"}}),
+        {"decline": "highest_risk_level"},
+    ),
+    "reviewed and paid": (made("charge.succeeded", CHARGE | {"outcome": {"reason": "elevated_risk_level"}}), {}),
+}
+
+
+@pytest.mark.parametrize("case", MEANS)
+def test_who_paid_and_how_in_every_shape(case: str) -> None:
+    event, expected = MEANS[case]
+    assert known(read_facts(event)[0]) == NOTHING | expected
+
+
+@pytest.mark.parametrize(("received", "expected"), [(1300, 1300), (0, 1000)])
+def test_the_pulse_says_when_it_arrived_and_else_when_it_was_created(received: int, expected: int) -> None:
+    (*told, any_) = read_facts(made("charge.failed", CHARGE), received)
+    assert isinstance(any_, Fact)
+    assert (any_.metric, any_.received) == ("object.any", expected)
+    assert {getattr(each, "received", 0) for each in told} == {0}
+
+
 @pytest.mark.parametrize("case", EDGES)
 def test_uncommon_shapes(case: str) -> None:
     event, expected = EDGES[case]
@@ -326,6 +619,15 @@ MISTAKES: dict[str, tuple[Event, str]] = {
         "an amount beyond 1e+15",
     ),
     "id with NUL": (made("charge.failed", CHARGE | {"id": "ch_\0"}), "too long or holds NUL"),
+    "fingerprint with NUL": (
+        made("charge.succeeded", CHARGE | {"payment_method_details": {"card": {"fingerprint": "a\0"}}}),
+        "too long or holds NUL",
+    ),
+    "customer without end": (made("charge.succeeded", CHARGE | {"customer": "c" * 999}), "too long or holds NUL"),
+    "a card as text": (
+        made("charge.failed", CHARGE | {"payment_method_details": {"card": "visa"}}),
+        "`$.payment_method_details.card`",
+    ),
     "id without end": (made("charge.failed", CHARGE | {"id": "c" * LONGEST_KEY}), "too long or holds NUL"),
     "currency without end": (made("charge.refunded", CHARGE | {"currency": "u" * 999}), "too long or holds NUL"),
     "unknown type, id without end": (made("a.new.thing", {"id": "x" * LONGEST_KEY}), "too long or holds NUL"),

@@ -48,7 +48,7 @@ def read(*names: str, type: str | None = None) -> list[Told]:
 def count(told: Iterable[Told]) -> dict[str, dict[str, tuple[int, int]]]:
     """(count, amount) by metric and currency when all of it is told at once."""
     facts = list(told)
-    grown, _ = tally(facts, claims(facts), {})
+    grown = tally(facts, claims(facts), {}).buckets
     sums: dict[str, dict[str, tuple[int, int]]] = defaultdict(dict)
     for bucket in grown:
         if bucket.grain == 60:
@@ -95,7 +95,7 @@ def test_five_partial_refunds_are_counted_by_their_deltas() -> None:
 def test_currencies_are_never_added(version: str) -> None:
     told = read(*(f"charge.succeeded{kind}.{version}" for kind in ("", "-jpy", "-kwd")))
     assert count(told)[PAYMENT_SUCCEEDED] == {"usd": (1, 4900), "jpy": (1, 7900), "kwd": (1, 23700)}
-    grown, _ = tally(told, claims(told), {})
+    grown = tally(told, claims(told), {}).buckets
     start = min(bucket.start for bucket in grown)
     series = Series(grown)
     window = series.window(PAYMENT_SUCCEEDED, start, start + 7200)

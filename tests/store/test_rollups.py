@@ -62,6 +62,14 @@ def test_old_claims_are_forgotten_a_portion_at_a_time_and_young_ones_never(conn:
     assert conn.execute("SELECT key FROM claims").fetchall() == [("young",)]
 
 
+def test_claims_of_renewals_ahead_are_kept_a_year_longer(conn: Connection) -> None:
+    rollups.claim(conn, LIVE, ["due:sub_1:1:900", "due:sub_1:1:900:undone", "ch_1"])
+    conn.execute("UPDATE claims SET claimed_at = %s", (NOON,))
+    assert rollups.forget_claims(conn, NOON + timedelta(days=1)) == 1
+    assert rollups.forget_claims(conn, NOON + timedelta(days=366)) == 0
+    assert rollups.forget_claims(conn, NOON + timedelta(days=366, seconds=1)) == 2
+
+
 def test_buckets_grow_by_what_is_added_and_the_others_stay(conn: Connection) -> None:
     rollups.grow(conn, LIVE, [bucket(2, 300), bucket(1, 50, currency="eur"), bucket(1, 0, stratum="retry")])
     rollups.grow(conn, LIVE, [bucket(3, 700), bucket(1, 10, grain=5)])
