@@ -26,12 +26,14 @@ QUEUES = (EVENTS, EVALUATE, ALERTS)
 RECORD_JOB = "worker.jobs.record"
 EVALUATE_JOB = "worker.jobs.evaluate"
 DELIVER_JOB = "worker.jobs.deliver"
-JOBS = frozenset({RECORD_JOB, EVALUATE_JOB, DELIVER_JOB})
+LEARN_JOB = "worker.jobs.learn"
+JOBS = frozenset({RECORD_JOB, EVALUATE_JOB, LEARN_JOB, DELIVER_JOB})
 
 TIMEOUT = {EVENTS: 30, EVALUATE: 30, ALERTS: 60}  # seconds a job may run
 RETRIES = 10  # crashes a job survives; without Retry RQ fails a job whose worker was killed once
 FAILURE_TTL = 7 * 24 * 3600  # RQ's default keeps failed jobs, payloads included, for a year
 EVALUATION_MARK = "billingwatch:evaluate:{account}:{mode}"
+LESSON_MARK = "billingwatch:learn:{account}:{mode}"
 EVALUATION_MARK_TTL = 60  # seconds; after a crash between mark and job, the clock marks anew
 
 
@@ -135,12 +137,33 @@ def enqueue_evaluation(queue: Queue, tenant: Tenant) -> bool:
     queue.enqueue_call(
         EVALUATE_JOB,
         args=(tenant.account, tenant.livemode),
-        description=f"evaluate {tenant.account} {'live' if tenant.livemode else 'test'}",
+        description=f"evaluate {tenant.account} {_mode(tenant)}",
         result_ttl=0,
         failure_ttl=FAILURE_TTL,
         retry=Retry(max=RETRIES),
     )
     return True
+
+
+def enqueue_lesson(queue: Queue, tenant: Tenant) -> bool:
+    """A job that learns the tenant's baselines anew, in the evaluations' queue; True unless one was just enqueued."""
+    mark = LESSON_MARK.format(account=tenant.account, mode=_mode(tenant))
+    if not queue.connection.set(mark, 1, nx=True, ex=EVALUATION_MARK_TTL):
+        return False
+    queue.enqueue_call(
+        LEARN_JOB,
+        args=(tenant.account, tenant.livemode),
+        description=f"learn {tenant.account} {_mode(tenant)}",
+        result_ttl=0,
+        failure_ttl=FAILURE_TTL,
+        retry=Retry(max=RETRIES),
+    )
+    return True
+
+
+def begin_lesson(connection: Redis, tenant: Tenant) -> None:
+    """Take the mark away."""
+    connection.delete(LESSON_MARK.format(account=tenant.account, mode=_mode(tenant)))
 
 
 def oldest_waiting(queue: Queue) -> datetime | None:
@@ -177,4 +200,8 @@ def enqueue_delivery(queue: Queue, alert: int) -> None:
 
 
 def _mark(tenant: Tenant) -> str:
-    return EVALUATION_MARK.format(account=tenant.account, mode="live" if tenant.livemode else "test")
+    return EVALUATION_MARK.format(account=tenant.account, mode=_mode(tenant))
+
+
+def _mode(tenant: Tenant) -> str:
+    return "live" if tenant.livemode else "test"

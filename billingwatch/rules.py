@@ -1,8 +1,10 @@
 """What to watch and whom to tell, from `billingwatch.toml`. Every mistake is told at once, with key and hint."""
 
 import os
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +23,46 @@ class Route(Struct, frozen=True, forbid_unknown_fields=True):
     channels: tuple[str, ...] = ()
 
 
+class Mistake(Problem, frozen=True):
+    """A problem of the file, with its key, `"detectors.refund_spike.factor"`, and line, 0 where there is none."""
+
+    file: str = ""
+    line: int = 0
+    key: str = ""
+
+
+class File(Struct, frozen=True):
+    """The TOML file, and the line in which each of its keys stands."""
+
+    path: str = DEFAULT_PATH
+    lines: dict[str, int] = {}
+
+    def mistake(self, key: str, fault: str, hint: str = "") -> Mistake:
+        """What is wrong with a key, placed in its line; one that is missing in that of its section."""
+        line, where = 0, key
+        while where and not line:
+            line, where = self.lines.get(where, 0), where.rpartition(".")[0]
+        place = f"{self.path}:{line}" if line else self.path
+        return Mistake(f"{place}: {key}", fault, hint, self.path, line, key)
+
+
 class Rules(Struct, frozen=True):
-    """`channels` maps a name to its Apprise URL, secrets filled in; `detectors` holds the TOML's sections as they are.
+    """`channels` maps a name to its Apprise URL, secrets filled in; `sections` holds what is to be watched, as it is.
 
     A channel with several URLs is several channels, `ops-1`, `ops-2`: each is retried by itself, so that one that
-    is broken repeats nothing on the others. What a detector's keys mean is the detectors' business:
-    `detectors.registry.configure` reads them.
+    is broken repeats nothing on the others. What is to be watched is the detectors' business:
+    `detectors.registry.configure` reads it.
     """
 
     channels: dict[str, str] = {}
     route: Route = Route()
-    detectors: dict[str, dict[str, Any]] = {}
+    sections: dict[str, Any] = {}
     retention_days: int = 400
+    file: File = File()
 
 
-_KEYS = ("channels", "route", "detectors", "retention_days")
+SECTIONS = ("sensitivity", "time_zone", "holidays", "detectors", "rules", "accounts")  # the detectors'
+_KEYS = ("channels", "route", "retention_days", *SECTIONS)
 
 
 def read_rules(env: Mapping[str, str]) -> Rules:
@@ -66,54 +93,97 @@ def parse_rules(text: str, env: Mapping[str, str], path: str, problems: list[Pro
     """The rules in this text; what is wrong is added to `problems`, and the default stands in its place."""
     try:
         found = tomllib.loads(text)
+        file = File(path, dict(_lines(text)))
     except tomllib.TOMLDecodeError as error:
-        problems.append(Problem(path, str(error), "TOML: https://toml.io"))
-        found = {}
+        at = re.search(r"at line (\d+)", str(error))
+        line = int(at[1]) if at else 0
+        place = f"{path}:{line}" if line else path
+        problems.append(Mistake(place, str(error), "TOML: https://toml.io", path, line))
+        found, file = {}, File(path)
     for key in sorted(found.keys() - set(_KEYS)):
-        problems.append(Problem(f"{path}: {key}", "unknown key", f"known: {', '.join(_KEYS)}"))
+        close = get_close_matches(key, _KEYS, n=1)
+        hint = f'did you mean "{close[0]}"?' if close else f"known: {', '.join(_KEYS)}"
+        problems.append(file.mistake(key, "unknown key", hint))
         del found[key]
-    named_channels = _channels(found.get("channels", {}), env, path, problems)
+    named_channels = _channels(found.get("channels", {}), env, file, problems)
     reader = Environment(env)
     urls = reader.text("BILLINGWATCH_APPRISE_URLS").split()
     problems += reader.problems
     if urls and ENVIRONMENT_CHANNEL in named_channels:
-        place = f"{path}: channels.{ENVIRONMENT_CHANNEL}"
-        problems.append(Problem(place, "is the name of BILLINGWATCH_APPRISE_URLS", "name it otherwise, or unset those"))
+        key = f"channels.{ENVIRONMENT_CHANNEL}"
+        hint = "name it otherwise, or unset those"
+        problems.append(file.mistake(key, "is the name of BILLINGWATCH_APPRISE_URLS", hint))
     elif urls:
         named_channels[ENVIRONMENT_CHANNEL] = urls
-    channels, members = _split(named_channels, path, problems)
-    route = _convert(found.get("route", {}), Route, f"{path}: route", problems) or Route()
+    channels, members = _split(named_channels, file, problems)
+    route = _convert(found.get("route", {}), Route, "route", file, problems) or Route()
     for name in route.channels:
         if name not in members:
             known = ", ".join(members) or "none"
             shown = "an address" if ":" in name else repr(name)  # an address would show its secrets
-            problems.append(Problem(f"{path}: route.channels", f"no channel is named {shown}", f"named: {known}"))
+            problems.append(file.mistake("route.channels", f"no channel is named {shown}", f"named: {known}"))
     chosen = [member for name in route.channels for member in members.get(name, ())]
     route = Route(channels=tuple(chosen or channels))
-    days = _convert(found.get("retention_days", 400), int, f"{path}: retention_days", problems)
+    days = _convert(found.get("retention_days", 400), int, "retention_days", file, problems)
     if days is not None and days < 31:
-        problems.append(
-            Problem(f"{path}: retention_days", f"{days} is too few", "31 days at least: baselines need them")
-        )
-    detectors = _convert(found.get("detectors", {}), dict[str, dict[str, Any]], f"{path}: detectors", problems)
-    return Rules(channels=channels, route=route, detectors=detectors or {}, retention_days=days or 400)
+        hint = "31 days at least: baselines need them"
+        problems.append(file.mistake("retention_days", f"{days} is too few", hint))
+    sections = {key: found[key] for key in SECTIONS if key in found}
+    return Rules(channels=channels, route=route, sections=sections, retention_days=days or 400, file=file)
 
 
-def _channels(sections: object, env: Mapping[str, str], path: str, problems: list[Problem]) -> dict[str, list[str]]:
+def _lines(text: str) -> Iterator[tuple[str, int]]:
+    """Each key of a TOML text without mistakes, and the line in which it is first named.
+
+    Statement by statement: as many lines as it takes to make TOML by themselves, under the header before them.
+    """
+    seen: set[str] = set()
+    header: tuple[str, ...] = ()
+    statement, first = "", 1
+    for number, line in enumerate(text.split("\n"), 1):
+        statement += f"{line}\n"
+        try:
+            found: Any = tomllib.loads(statement)
+        except tomllib.TOMLDecodeError:
+            continue  # of several lines
+        if statement.lstrip().startswith("["):
+            header = ()
+            while found:
+                name, found = next(iter(found.items()))
+                found = found[0] if isinstance(found, list) else found
+                header = (*header, name)
+            keys = [header[:size] for size in range(1, len(header) + 1)]
+        else:
+            keys = [(*header, *key) for key in _paths(found)]
+        for key in map(".".join, keys):
+            if key not in seen:
+                yield key, first
+                seen.add(key)
+        statement, first = "", number + 1
+
+
+def _paths(table: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for name, value in table.items():
+        yield (name,)
+        if isinstance(value, Mapping):
+            yield from ((name, *path) for path in _paths(value))
+
+
+def _channels(sections: object, env: Mapping[str, str], file: File, problems: list[Problem]) -> dict[str, list[str]]:
     """`NAME = "URL"` or a list of them; `env:NAME` and `file:PATH` stand for a secret kept elsewhere."""
-    found = _convert(sections, dict[str, str | list[str]], f"{path}: channels", problems) or {}
+    found = _convert(sections, dict[str, str | list[str]], "channels", file, problems) or {}
     channels = {}
     for name, value in found.items():
-        place = f"{path}: channels.{name}"
+        key = f"channels.{name}"
         if not value:
-            problems.append(Problem(place, "has no address", "an Apprise URL or a list of them"))
-        urls = [_secret(url, env, place, problems) for url in ([value] if isinstance(value, str) else value)]
+            problems.append(file.mistake(key, "has no address", "an Apprise URL or a list of them"))
+        urls = [_secret(url, env, key, file, problems) for url in ([value] if isinstance(value, str) else value)]
         channels[name] = [url for url in urls if url]
     return channels
 
 
 def _split(
-    named: Mapping[str, list[str]], path: str, problems: list[Problem]
+    named: Mapping[str, list[str]], file: File, problems: list[Problem]
 ) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
     """The single channels by name, and which of them each name stands for."""
     channels: dict[str, str] = {}
@@ -121,32 +191,32 @@ def _split(
     for name, urls in named.items():
         split = {name: urls[0]} if len(urls) == 1 else {f"{name}-{n}": url for n, url in enumerate(urls, 1)}
         for twice in sorted(split.keys() & channels.keys()):
-            place = f"{path}: channels.{twice}"
-            problems.append(Problem(place, "names two channels", "several addresses of NAME are NAME-1, NAME-2, …"))
+            hint = "several addresses of NAME are NAME-1, NAME-2, …"
+            problems.append(file.mistake(f"channels.{twice}", "names two channels", hint))
         channels |= split
         members[name] = tuple(split)
     return channels, members
 
 
-def _secret(url: str, env: Mapping[str, str], place: str, problems: list[Problem]) -> str:
+def _secret(url: str, env: Mapping[str, str], key: str, file: File, problems: list[Problem]) -> str:
     kind, _, name = url.partition(":")
     if kind == "env":
         value = env.get(name, "").strip()
         if not value:
-            problems.append(Problem(place, f"the variable {name} is not set"))
+            problems.append(file.mistake(key, f"the variable {name} is not set"))
         return value
     if kind == "file" and not name.startswith("//"):
         try:
             return Path(os.path.expanduser(name)).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            problems.append(Problem(place, f"{name} cannot be read: {type(error).__name__}"))
+            problems.append(file.mistake(key, f"{name} cannot be read: {type(error).__name__}"))
             return ""
     return url
 
 
-def _convert(value: object, shape: Any, place: str, problems: list[Problem]) -> Any:
+def _convert(value: object, shape: Any, key: str, file: File, problems: list[Problem]) -> Any:
     try:
         return msgspec.convert(value, shape)
     except msgspec.ValidationError as error:
-        problems.append(Problem(place, str(error)))
+        problems.append(file.mistake(key, str(error)))
         return None

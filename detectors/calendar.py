@@ -3,7 +3,9 @@
 Rollups stand in hours of UTC. In zones that differ by half an hour a local hour begins at half past.
 """
 
+import warnings
 from datetime import UTC, date, datetime, timedelta
+from difflib import get_close_matches
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
@@ -16,13 +18,19 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 AFTER_CHANGE = 28  # days: until half of what was learnt is of the new time, a rhythm may follow either
+YEARS = range(2009, 2041)  # from before Stripe's first events; forecasts reach three days ahead
+
+
+class UnknownCountryError(ValueError):
+    """No public holidays are known for this code; the message says what comes close."""
 
 
 class Calendar(Struct, frozen=True):
-    """An account's time zone and the public holidays that it keeps, as days since 1970-01-01."""
+    """An account's time zone and the public holidays that it keeps, as days since 1970-01-01; `country` says whose."""
 
     zone: str = "UTC"
     holidays: frozenset[int] = frozenset()
+    country: str = ""
 
     def local(self, hours: Ints) -> Ints:
         """UTC hours since the epoch, ascending, as local ones: // 24 is the local day, % 24 the hour of that day.
@@ -39,6 +47,38 @@ class Calendar(Struct, frozen=True):
     def changed(self, day: int) -> bool:
         """Whether the clocks were changed in the four weeks before this local day."""
         return _offset(self.zone, day * 24) != _offset(self.zone, (day - AFTER_CHANGE) * 24)
+
+
+@lru_cache(maxsize=64)
+def public_holidays(country: str) -> frozenset[int]:
+    """The public holidays of a country, `"DE"`, or a part of it, `"DE-BY"`, as days since 1970-01-01.
+
+    Of the years from 2009 to 2040, as far as they are known: moon-sighted ones end earlier. Raises
+    UnknownCountryError.
+    """
+    import holidays  # large, and needed only where a country is named
+
+    code, _, part = country.partition("-")
+    known = holidays.list_supported_countries(include_aliases=True)
+    if code not in known:
+        raise UnknownCountryError(f'no country "{code}" ({_nearest(code)})')
+    if part and part not in known[code]:
+        parts = f"there are {', '.join(known[code])}" if known[code] else f"{code} stands for all of it"
+        raise UnknownCountryError(f'{code} has no part "{part}" ({parts})')
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # years before a country's first or after its last known ones
+        found = holidays.country_holidays(code, subdiv=part or None, years=YEARS)
+    return frozenset(ordinal(day) for day in found)
+
+
+def _nearest(code: str) -> str:
+    """What may have been meant: people write a country's name, or its code in lower case."""
+    from holidays.registry import COUNTRIES
+
+    codes = {name.replace("_", " "): found[1] for name, found in COUNTRIES.items()}
+    codes |= {found.lower(): found for found in codes.values()}
+    close = get_close_matches(code.lower(), codes, n=1, cutoff=0.75)
+    return f'did you mean "{codes[close[0]]}"?' if close else 'a code of ISO 3166, as "DE" or "DE-BY"'
 
 
 def weekday(day: int) -> int:

@@ -3,8 +3,9 @@
 import numpy as np
 from msgspec import Struct
 
+from billingwatch.model import Severity
 from detectors.calendar import Bools, Floats
-from detectors.signal import Signal, needed, signals
+from detectors.signal import Side, Signal, needed, signals
 from detectors.strip import Strip, View
 
 STILL = 0.8  # times the expectation: the effect lasts
@@ -20,7 +21,12 @@ class Drop(Struct, frozen=True, forbid_unknown_fields=True):
     least: float = 8.0
     shift: float = 1.2
     days: float = 7.0
-    sensitivity: float = 6.5
+    sensitivity: float = 7.2
+    severity: Severity = "medium"
+
+    @property
+    def side(self) -> Side:
+        return "down"
 
     def scan(self, strip: Strip, ends: Floats, floor: float = 0.0) -> dict[int, Signal]:
         """The signals by tick. `ends` are where exposure ends: the watermark while delivery is in doubt."""

@@ -3,8 +3,9 @@
 import numpy as np
 from msgspec import Struct
 
+from billingwatch.model import Severity
 from detectors.calendar import Bools, Floats
-from detectors.signal import Signal, needed, signals
+from detectors.signal import Side, Signal, needed, signals
 from detectors.strip import Line, Strip, View
 
 HOUR = 12  # bins
@@ -28,11 +29,16 @@ class Excess(Struct, frozen=True, forbid_unknown_fields=True):
     least: float
     shift: float
     days: float  # of history before the first signal
-    sensitivity: float = 6.5
+    sensitivity: float = 7.2
     share_of: str = ""  # the line whose count, times the rate named like this line, is the expectation
     records: bool = False  # whether it must be more than ever of late: this line comes in bursts by nature
     part_of: str = ""  # the line of which, in a young account, it is taken to be a part
     lift_by: str = ""  # the line that lifts the expectation when it is itself above its own
+    severity: Severity = "medium"
+
+    @property
+    def side(self) -> Side:
+        return "up"
 
     def scan(self, strip: Strip, ends: Floats, floor: float = 0.0) -> dict[int, Signal]:
         """The signals by tick."""

@@ -1,97 +1,182 @@
-"""The life of an incident: one pure step from what is open and what was judged to what changes, with its reason."""
+"""From the changes of a life to incidents as they are stored and told: words, money, severity. Pure."""
 
-from datetime import datetime, timedelta
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from billingwatch.model import SEVERITIES, Incident, Severity, Tenant, Verdict
+from billingwatch.model import SEVERITIES, Incident, Money, Reason, Severity, Tenant, utc
+from detectors import facts
+from detectors.catalogue import Source
+from detectors.judgement import Detector
+from detectors.life import LADDER, Change, Open
+from detectors.pulse import WebhookSilence
+from detectors.sentence import sentence
+from detectors.sheet import Sheet
+from detectors.signal import limit
+from detectors.strip import BIN
+from detectors.threshold import Threshold
 
-Told = Literal["first", "worse", "resolved"]
+_METRICS = {
+    "failure_rate": facts.PAYMENT_FAILED,
+    "card_testing": facts.PAYMENT_FAILED,
+    "refund_spike": facts.REFUND,
+    "churn_spike": facts.CANCELED,
+    "dispute_spike": facts.DISPUTE,
+    "duplicate_charges": "payment.duplicate",
+    "volume_drop": facts.PAYMENT_SUCCEEDED,
+    "revenue_drop": "revenue",
+    "mrr_drop": facts.MRR,
+    "webhook_silence": "webhook.silence",
+    "webhook_lag": "webhook.late",
+}
+# Whose money is at risk, by detector: that of its own line, or of these.
+_MONEY = {"failure_rate": ("failure.checkout", "failure.renewal")}
 
 
-class Change(Struct, frozen=True):
-    """The incident as it is from now on. `reason` says what people are told; None where nobody needs to know."""
+class Scene(Struct, frozen=True):
+    """Where incidents happen: whose they are, who judged, what was counted and what a count is worth by line."""
 
-    incident: Incident
-    reason: Told | None
+    tenant: Tenant
+    detectors: Mapping[str, Detector | WebhookSilence]
+    lines: Mapping[str, Source]
+    sheet: Sheet
+    units: Mapping[str, float]
 
 
-def step(
-    open_incident: Incident | None,
-    verdict: Verdict | None,
-    at: datetime,
-    *,
-    tenant: Tenant,
-    detector: str,
-    metric: str,
-    recovery: int,
-) -> Change | None:
-    """What the verdict changes at the instant `at`; None where nothing changes.
+def tell(
+    before: Incident | None, parts: Sequence[Open], changes: Sequence[Change], at: int, scene: Scene
+) -> tuple[Incident, Reason | None]:
+    """One incident as of `at` (epoch seconds), and what people are told of it, None where nothing.
 
-    A breach opens, or keeps open. A verdict between breached and recovered keeps open too: only after
-    `recovery` seconds of recovered verdicts on end is the incident resolved. No verdict judges nothing.
+    `parts` are what is open of it, `changes` what happened to it at this instant; `before` is it as stored, None
+    where it is new.
     """
-    if verdict is None:
-        return None
-    if open_incident is None:
-        return Change(_open(verdict, at, tenant, detector, metric), "first") if verdict.breached else None
-    if verdict.breached:
-        return _keep(open_incident, verdict, at)
-    if not verdict.recovered:
-        return Change(msgspec.structs.replace(open_incident, clear_since=None), None)
-    clear_since = open_incident.clear_since or at
-    if at - clear_since < timedelta(seconds=recovery):
-        return Change(msgspec.structs.replace(open_incident, clear_since=clear_since), None)
-    return Change(
-        msgspec.structs.replace(open_incident, state="resolved", clear_since=clear_since, resolved_at=at), "resolved"
-    )
+    if not parts:
+        ended = [change.part for change in changes]
+        last = max(ended, key=lambda part: (part.rank, part.signal.margin))
+        over = _written(before, last, ended, at, scene)
+        if before is not None:
+            over = msgspec.structs.replace(over, severity=_worst(before.severity, over.severity))
+        clear = utc(last.clear_since or at)
+        return msgspec.structs.replace(over, state="resolved", clear_since=clear, resolved_at=utc(at)), "resolved"
+    lead = max(parts, key=lambda part: (part.rank, part.signal.margin, part.signal.detector))
+    now = _written(before, lead, parts, at, scene)
+    if before is None:
+        return now, "first"
+    if before.state == "resolved":
+        return msgspec.structs.replace(now, state="open", resolved_at=None), "first"
+    worst = _worst(before.severity, now.severity)
+    told = now.observed if worst != before.severity else before.told
+    now = msgspec.structs.replace(now, severity=worst, told=told)
+    return now, "worse" if worst != before.severity else None
 
 
-def _open(verdict: Verdict, at: datetime, tenant: Tenant, detector: str, metric: str) -> Incident:
+def _worst(first: Severity, second: Severity) -> Severity:
+    return max(first, second, key=SEVERITIES.index)
+
+
+def _written(before: Incident | None, lead: Open, parts: Sequence[Open], at: int, scene: Scene) -> Incident:
+    signal = lead.signal
+    detector = scene.detectors.get(signal.detector)
+    observed, expected, bound = _figures(lead, scene)
+    clear = [part.clear_since for part in parts]
+    clear_since = None if None in clear else min(each for each in clear if each is not None)
+    found: dict[str, Any] = {
+        "severity": _severity(lead, scene),
+        "last_breach_at": utc(at if clear_since is None else clear_since),
+        "clear_since": None if clear_since is None else utc(clear_since),
+        "observed": observed,
+        "expected": expected,
+        "limit": bound,
+        "peak": observed if before is None else _peak(before.peak, observed, signal.side),
+        "window": max(BIN, round(signal.end - signal.start)),
+        "why": sentence(signal, detector, _unit(lead, scene)),
+        "at_risk": _at_risk(lead, scene),
+        "evidence": _evidence(parts, scene),
+    }
+    if before is not None:
+        return msgspec.structs.replace(before, **found)
     return Incident(
-        tenant=tenant,
-        detector=detector,
-        metric=metric,
-        severity=verdict.severity,
-        opened_at=at,
-        first_breach_at=min(at, verdict.first_breach_at or at),
-        last_breach_at=at,
-        observed=verdict.observed,
-        expected=verdict.expected,
-        limit=verdict.limit,
-        peak=verdict.observed,
-        told=verdict.observed,
-        window=verdict.window,
-        why=verdict.why,
-        at_risk=verdict.at_risk,
-        customers=verdict.customers,
+        tenant=scene.tenant,
+        number=lead.incident,
+        detector=signal.detector,
+        metric=_metric(signal.detector, scene),
+        scope=signal.scope,
+        opened_at=utc(at),
+        first_breach_at=utc(min(at, *(part.onset for part in parts))),
+        told=observed,
+        **found,
     )
 
 
-def _keep(incident: Incident, verdict: Verdict, at: datetime) -> Change:
-    """Breached again: the evidence is kept current, and a higher severity is told."""
-    worse = _rank(verdict.severity) > _rank(incident.severity)
-    return Change(
-        msgspec.structs.replace(
-            incident,
-            severity=verdict.severity if worse else incident.severity,
-            last_breach_at=at,
-            clear_since=None,
-            observed=verdict.observed,
-            expected=verdict.expected,
-            limit=verdict.limit,
-            peak=max(incident.peak, verdict.observed),
-            told=verdict.observed if worse else incident.told,
-            window=verdict.window,
-            why=verdict.why,
-            at_risk=verdict.at_risk,
-            customers=max(incident.customers, verdict.customers),
-        ),
-        "worse" if worse else None,
-    )
+def _figures(part: Open, scene: Scene) -> tuple[float, float, float]:
+    """Observed, expected and the limit: shares where a share is judged, money in minor units where money is."""
+    signal = part.signal
+    scale = 1 / signal.out_of if signal.detector == "failure_rate" and signal.out_of else _unit(part, scene)
+    return tuple(round(each * scale, 4) for each in (signal.observed, signal.expected, limit(signal)))  # type: ignore[return-value]
 
 
-def _rank(severity: Severity) -> int:
-    return SEVERITIES.index(severity)
+def _peak(before: float, now: float, side: str) -> float:
+    return max(before, now) if side == "up" else min(before, now)
+
+
+def _severity(part: Open, scene: Scene) -> Severity:
+    """By rank, and the detector's own at least; a rule that a user wrote has the severity that it names."""
+    detector = scene.detectors.get(part.signal.detector)
+    ranked = LADDER[part.rank]
+    if detector is None:
+        return ranked
+    if isinstance(detector, Threshold):
+        return detector.severity
+    return _worst(ranked, detector.severity)
+
+
+def _metric(detector: str, scene: Scene) -> str:
+    if detector in _METRICS:
+        return _METRICS[detector]
+    rule = scene.detectors.get(detector)
+    source = scene.lines.get(getattr(rule, "line", ""))
+    return source.metrics[0] if source else detector
+
+
+def _unit(part: Open, scene: Scene) -> float:
+    line = getattr(scene.detectors.get(part.signal.detector), "line", "")
+    return scene.units.get(f"{line}.{part.signal.scope}", scene.units.get(line, 1.0))
+
+
+def _at_risk(part: Open, scene: Scene) -> tuple[Money, ...]:
+    """The money of what happened in the window, or of what is missing; one a currency, largest first."""
+    signal = part.signal
+    if signal.detector in {"revenue_drop", "mrr_drop"}:
+        difference = abs(signal.expected - signal.observed) * _unit(part, scene)
+        return (Money(round(difference), signal.scope),)
+    line = getattr(scene.detectors.get(signal.detector), "line", "")
+    amounts: dict[str, int] = {}
+    for name in _MONEY.get(signal.detector, (line,)):
+        for currency, amount in scene.sheet.amounts(name, int(signal.start), int(signal.end)).items():
+            amounts[currency] = amounts.get(currency, 0) + amount
+    return tuple(sorted((Money(amount, currency) for currency, amount in amounts.items()), key=lambda m: -m.amount))
+
+
+def _evidence(parts: Sequence[Open], scene: Scene) -> dict[str, Any]:
+    """What each signal compared, for people and programs."""
+    return {
+        "signals": [
+            {
+                "detector": part.signal.detector,
+                "scope": part.signal.scope,
+                "since": part.onset,
+                "window": [int(part.signal.start), int(part.signal.end)],
+                "observed": round(part.signal.observed, 2),
+                "out_of": round(part.signal.out_of, 2),
+                "expected": round(part.signal.expected, 4),
+                "usual": [round(each, 2) for each in part.signal.usual],
+                "unit": round(_unit(part, scene), 2),
+                "score": round(part.signal.score, 2),
+                "needed": round(part.signal.needed, 2),
+            }
+            for part in sorted(parts, key=lambda each: (each.opened, each.signal.detector))
+        ]
+    }

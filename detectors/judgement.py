@@ -3,16 +3,20 @@
 Live a run is one instant; a backtest hands in as many as see the same counts.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
+import msgspec
 import numpy as np
 
+from billingwatch.model import Severity
 from detectors.calendar import Bools, Floats, Ints
-from detectors.life import ABSENCE, SILENCE, Change, Life, span, step
+from detectors.life import SILENCE, Change, Life, span, step
 from detectors.pulse import DOUBT, WebhookSilence
-from detectors.signal import Signal, onset
+from detectors.signal import Side, Signal, onset
 from detectors.strip import BIN, Strip
+
+Spans = tuple[tuple[int, int], ...]
 
 
 class Detector(Protocol):
@@ -20,6 +24,14 @@ class Detector(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def side(self) -> Side:
+        """Whether it looks for too much or for too little."""
+
+    @property
+    def severity(self) -> Severity:
+        """The least that its incidents have."""
 
     def scan(self, strip: Strip, ends: Floats, floor: float = 0.0, /) -> dict[int, Signal]: ...
 
@@ -38,8 +50,9 @@ class _Run:
         watermark: Ints,
         detectors: Mapping[str, Detector],
         silence: WebhookSilence | None,
+        consumed: int,
     ) -> None:
-        self.strip, self.detectors, self.silence = strip, detectors, silence
+        self.strip, self.detectors, self.silence, self.consumed = strip, detectors, silence, consumed
         self.ends = (ticks - strip.start) / BIN
         self.watermark = np.clip((watermark - strip.start) / BIN, 0.0, self.ends)
         self.delivered = self.ends
@@ -48,20 +61,27 @@ class _Run:
             self.delivered = np.where(score >= DOUBT, self.watermark, self.ends)
 
     def ends_of(self, name: str) -> Floats:
-        return self.delivered if name in ABSENCE else self.ends
+        return self.delivered if self.detectors[name].side == "down" else self.ends
 
     def scan(self, name: str, life: Life, first: int) -> dict[int, Signal]:
         """The detector's signals from tick `first` on."""
         if name == SILENCE and self.silence:
             found = self.silence.scan(self.strip, self.ends[first:], self.watermark[first:])
         else:
-            floor = self.strip.position(life.floors[name]) if name in life.floors else 0.0
+            floor = self.strip.position(max(life.floors.get(name, 0), self.consumed))
             found = self.detectors[name].scan(self.strip, self.ends_of(name)[first:], max(0.0, floor))
-        return {tick + first: signal for tick, signal in found.items()}
+        return {tick + first: self._dated(signal) for tick, signal in found.items()}
+
+    def _dated(self, signal: Signal) -> Signal:
+        """The signal with instants, epoch seconds, in place of the strip's positions."""
+        start, end = (self.strip.start + place * BIN for place in (signal.start, signal.end))
+        return msgspec.structs.replace(signal, start=start, end=end)
 
     def gone(self, name: str, life: Life, first: int) -> Bools:
         """By tick from `first` on, as if for all of them."""
-        if name == SILENCE and self.silence:
+        if name not in self.detectors and not (name == SILENCE and self.silence):
+            tail = np.ones(len(self.ends) - first, np.bool_)  # switched off since it opened
+        elif name == SILENCE and self.silence:
             tail = self.silence.gone(self.strip, self.ends[first:], self.watermark[first:])
         else:
             tail = self.detectors[name].gone(self.strip, self.ends_of(name)[first:], span(life.open[name]))
@@ -69,9 +89,9 @@ class _Run:
 
     def onset(self, name: str, signal: Signal) -> int:
         """Epoch seconds in which the signal's steepest run began."""
-        begin, end = int(signal.start), int(np.ceil(signal.end - 1e-9))
+        begin, end = int(self.strip.position(signal.start)), int(np.ceil(self.strip.position(signal.end) - 1e-9))
         if name not in self.detectors or end <= begin:
-            return int(self.strip.start + signal.start * BIN)
+            return int(signal.start)
         observed, expected = self.detectors[name].curve(self.strip, begin, end)
         return self.strip.start + (begin + onset(observed, expected, signal.side)) * BIN
 
@@ -85,19 +105,20 @@ def run(
     silence: WebhookSilence | None = None,
     *,
     backlog: bool = False,
-    named: Collection[str] | None = None,
+    expected: Spans = (),
 ) -> tuple[Life, list[Change]]:
     """Judge at `ticks` (epoch seconds, ascending), where `watermark` is the newest event's `created` at each.
 
-    `named` leaves out every other detector: nothing that they read has changed.
+    `backlog` says that our own queue is behind. In `expected` spans, epoch seconds, nothing opens, and what they held
+    is no evidence afterwards.
     """
     names = [*([SILENCE] if silence else []), *detectors]
-    names = [name for name in names if named is None or name in named or name in life.open]
+    consumed = max((end for _, end in expected if end <= int(ticks[-1])), default=0)
     for start, end in life.hidden:
         strip.hide(strip.position(start), strip.position(end))
-    here = _Run(strip, ticks, watermark, detectors, silence)
+    here = _Run(strip, ticks, watermark, detectors, silence, consumed)
     hits = {name: here.scan(name, life, 0) for name in names}
-    gone = {name: here.gone(name, life, 0) for name in life.open if name in names}
+    gone = {name: here.gone(name, life, 0) for name in life.open}
     changes: list[Change] = []
     tick = 0
     while tick < len(ticks):
@@ -108,11 +129,13 @@ def run(
         signals = {name: each[tick] for name, each in hits.items() if tick in each}
         over = {name for name, each in gone.items() if each[tick]}
         onsets = {name: here.onset(name, signal) for name, signal in signals.items() if name not in life.open}
-        life, changed = step(life, int(ticks[tick]), signals, over, onsets, backlog=backlog)
+        at = int(ticks[tick])
+        announced = any(start <= at < end for start, end in expected)
+        life, changed = step(life, at, signals, over, onsets, backlog=backlog, expected=announced)
         changes += changed
         for change in changed:
             name = change.detector
-            if change.reason in ("first", "joined") and tick + 1 < len(ticks):
+            if change.reason in ("first", "joined", "reopened") and tick + 1 < len(ticks):
                 gone[name] = here.gone(name, life, tick + 1)
             elif change.reason in ("eased", "resolved"):
                 gone.pop(name, None)
@@ -122,6 +145,8 @@ def run(
                     start, end = life.hidden[-1]
                     strip.hide(strip.position(start), strip.position(end))
                     if tick + 1 < len(ticks):
-                        hits |= {each: here.scan(each, life, tick + 1) for each in names if each in ABSENCE}
+                        hits |= {
+                            each: here.scan(each, life, tick + 1) for each, by in detectors.items() if by.side == "down"
+                        }
         tick += 1
     return life, changes

@@ -21,7 +21,7 @@ BACKFILL = 3 * HOUR  # after a silence, in which late events belong to it
 STRONG = 3.0  # of score above what was needed
 CONFIRMED = 4  # times the window that opened
 SILENCE, LAG = "webhook_silence", "webhook_lag"
-ABSENCE = frozenset({"volume_drop", "revenue_drop", "mrr_drop"})
+PULSES = frozenset({SILENCE, LAG})
 
 LADDER: tuple[Severity, ...] = ("medium", "high", "critical")
 
@@ -47,26 +47,36 @@ class Life(Struct, frozen=True):
     incident: int = 0  # the newest one's number
     stirred: int = 0  # the newest open
     silent_until: int = 0  # the close of the newest silence
+    spent: tuple[tuple[int, int], ...] = ()  # spans of what ended, of which no baseline learns
 
-    def holds(self, detector: str, at: int, backlog: bool = False) -> bool:
-        """Whether this detector's signals mean nothing now: something else explains them."""
-        if detector in ABSENCE:
-            return backlog or SILENCE in self.open or LAG in self.open
-        if detector == SILENCE:
+    def parts(self, incident: int) -> tuple[Open, ...]:
+        """What is open of the incident with this number."""
+        return tuple(part for part in self.open.values() if part.incident == incident)
+
+    def holds(self, signal: Signal, at: int, backlog: bool = False, expected: bool = False) -> bool:
+        """Whether the signal means nothing now: something else explains it, or people said so."""
+        if expected and signal.detector not in PULSES:
+            return True
+        if signal.detector == SILENCE:
             return backlog
-        return detector == LAG and (SILENCE in self.open or at - self.silent_until < BACKFILL)
+        if signal.detector == LAG:
+            return SILENCE in self.open or at - self.silent_until < BACKFILL
+        return signal.side == "down" and (backlog or SILENCE in self.open or LAG in self.open)
 
 
-Told = Literal["first", "joined", "worse", "eased", "resolved"]
+Step = Literal["first", "joined", "reopened", "worse", "eased", "resolved"]
 
 
 class Change(Struct, frozen=True):
-    """What happened to a detector's part of an incident; `eased` and `joined` are told to nobody."""
+    """What happened to a detector's part of an incident: it opened one, joined an open one or one that was over,
+    got worse, or was gone, as one of several (`eased`) or as the last (`resolved`).
+    """
 
     at: int
     detector: str
-    reason: Told
+    reason: Step
     part: Open
+    parts: tuple[Open, ...] = ()  # the incident's open ones from then on
 
 
 def step(
@@ -77,13 +87,16 @@ def step(
     onsets: Mapping[str, int],
     *,
     backlog: bool = False,
+    expected: bool = False,
 ) -> tuple[Life, list[Change]]:
     """What the signals of the instant `at` change. `gone` names open detectors whose effect is over for now.
 
-    `onsets` says where each signal began. `backlog` says that our own queue is behind, so absence means nothing.
+    `onsets` says where each signal began. `backlog` says that our own queue is behind, so absence means nothing;
+    `expected` that people announced something unusual for this instant, so nothing opens.
     """
     parts = dict(life.open)
     floors, hidden, stirred, silent = dict(life.floors), life.hidden, life.stirred, life.silent_until
+    spent = life.spent
     incident, changes = life.incident, []
     for name in sorted(parts):
         part, signal = parts[name], signals.get(name)
@@ -101,6 +114,7 @@ def step(
             continue
         del parts[name]
         floors[name] = at
+        spent = (*spent, (part.onset, at))
         if name == SILENCE:
             hidden, silent = (*hidden, (part.onset, since)), at
         last = all(other.incident != part.incident for other in parts.values())
@@ -108,17 +122,41 @@ def step(
     for name in sorted(signals.keys() - life.open.keys(), key=lambda each: (each != SILENCE, each)):
         # A silence that ends at this instant still explains what this instant's windows lack.
         now = msgspec.structs.replace(life, open=life.open | parts, silent_until=silent)
-        if now.holds(name, at, backlog):
+        if now.holds(signals[name], at, backlog, expected):
             continue
-        joined = bool(parts) or (incident > 0 and at - stirred <= TOGETHER)
-        if not joined:
+        reopened = not parts and incident > 0 and at - stirred <= TOGETHER
+        if not parts and not reopened:
             incident += 1
+        how: Step = "joined" if parts else "reopened" if reopened else "first"
         stirred = at
         number = max((part.incident for part in parts.values()), default=incident)
         signal = signals[name]
         parts[name] = Open(number, at, min(at, onsets.get(name, at)), signal.window, signal, rank(signal))
-        changes.append(Change(at, name, "joined" if joined else "first", parts[name]))
-    return Life(parts, floors, hidden, incident, stirred, silent), changes
+        changes.append(Change(at, name, how, parts[name]))
+    after = Life(parts, floors, hidden, incident, stirred, silent, spent)
+    return after, [msgspec.structs.replace(each, parts=after.parts(each.part.incident)) for each in changes]
+
+
+def settle(life: Life, ended: Collection[int], at: int) -> Life:
+    """The life after people resolved these incidents: what they were about is used up."""
+    over = {name: part for name, part in life.open.items() if part.incident in ended}
+    if not over:
+        return life
+    return msgspec.structs.replace(
+        life,
+        open={name: part for name, part in life.open.items() if name not in over},
+        floors=life.floors | dict.fromkeys(over, at),
+        spent=(*life.spent, *((part.onset, at) for part in over.values())),
+    )
+
+
+def forget(life: Life, before: int) -> Life:
+    """Without the spans that ended before this instant, epoch seconds: no strip and no baseline reaches so far back."""
+    return msgspec.structs.replace(
+        life,
+        hidden=tuple(span for span in life.hidden if span[1] >= before),
+        spent=tuple(span for span in life.spent if span[1] >= before),
+    )
 
 
 def rank(signal: Signal, window: int = 0) -> int:

@@ -3,12 +3,28 @@
 import numpy as np
 from msgspec import Struct
 
+from billingwatch.model import Severity
 from detectors.calendar import Bools, Floats
-from detectors.signal import Signal, signals
+from detectors.signal import Side, Signal, signals
 from detectors.strip import Strip, View, at
 from detectors.tail import silence
 
+STALE = 6 * 3600  # seconds between `created` and arrival from which on it is no lag: a replay, an import
+ANCIENT = 7 * 86_400  # seconds; nobody is told of a silence that is older
+SETTLE = 600  # seconds
 DOUBT = 2.0  # a score of silence from which on absence ends at the newest event
+
+
+def arriving(at: int, newest: int, received: int, settle: int = SETTLE) -> bool:
+    """Whether an import is under way: the last arrival, a moment ago, was old when it came. All in epoch seconds:
+    now, the newest event's `created`, the last arrival.
+    """
+    return received - newest > STALE and at - received < settle
+
+
+def untold(at: int, newest: int, received: int, settle: int = SETTLE) -> bool:
+    """Whether absence means nothing: the past is being told, or was told and nothing since."""
+    return at - newest > ANCIENT or arriving(at, newest, received, settle)
 
 
 class WebhookSilence(Struct, frozen=True, forbid_unknown_fields=True):
@@ -18,6 +34,8 @@ class WebhookSilence(Struct, frozen=True, forbid_unknown_fields=True):
     line: str = "any"
     least: float = 4.0
     score: float = 6.5
+    settle: int = 600  # seconds without an arrival after an import, before silence is judged
+    severity: Severity = "critical"
 
     def scores(self, strip: Strip, ends: Floats, watermark: Floats) -> tuple[Floats, Floats, Floats]:
         """By tick: the score, the objects expected since the watermark, their variance."""
@@ -68,6 +86,11 @@ class WebhookLag(Struct, frozen=True, forbid_unknown_fields=True):
     factor: float = 0.2  # of the arrivals
     usual: float = 0.002
     score: float = 5.5
+    severity: Severity = "medium"
+
+    @property
+    def side(self) -> Side:
+        return "up"
 
     def scan(self, strip: Strip, ends: Floats, floor: float = 0.0) -> dict[int, Signal]:
         """The signals by tick."""

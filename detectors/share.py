@@ -3,9 +3,10 @@
 import numpy as np
 from msgspec import Struct
 
+from billingwatch.model import Severity
 from detectors.calendar import Bools, Floats
 from detectors.excess import STILL
-from detectors.signal import Signal, needed, signals, stronger
+from detectors.signal import Side, Signal, needed, signals, stronger
 from detectors.strip import Rate, Strip, View
 
 HALF_LIFE = 14.0  # days
@@ -25,7 +26,12 @@ class FailureShare(Struct, frozen=True, forbid_unknown_fields=True):
     points: float = 0.015
     least: float = 4.0
     shift: float = 0.6
-    sensitivity: float = 6.5
+    sensitivity: float = 7.2
+    severity: Severity = "medium"
+
+    @property
+    def side(self) -> Side:
+        return "up"
 
     def scan(self, strip: Strip, ends: Floats, floor: float = 0.0) -> dict[int, Signal]:
         """The signals by tick."""

@@ -17,7 +17,9 @@ PER_DECADE = 0.8  # a longer window, looked at as often, changes less
 
 
 class Signal(Struct, frozen=True):
-    """What a detector compared at one instant. Windows are in 5-minute bins, positions in bins of the strip."""
+    """What a detector compared at one instant. Windows are in 5-minute bins; `start` and `end` are the strip's
+    positions while detectors judge, and epoch seconds from then on.
+    """
 
     detector: str
     side: Side
@@ -131,3 +133,19 @@ def odds(score: float) -> str:
         if score >= power:
             return f"once in {10 ** (score - power):.0f} {word}"
     return f"once in {10**score:.0f}" if score > log10(2) else "often"
+
+
+def limit(signal: Signal) -> float:
+    """The count at which the window would have been a signal: the first whose tail is small enough."""
+    variance = max(signal.sd**2, signal.expected)
+    tail = surprise if signal.side == "up" else shortfall
+    if signal.needed <= 0 or signal.score < signal.needed:
+        return signal.observed
+    near, far = round(signal.expected), round(signal.observed)  # at `far` it is one, near the mean it is none
+    while abs(far - near) > 1:
+        middle = (near + far) // 2
+        if tail(middle, signal.expected, variance) >= signal.needed:
+            far = middle
+        else:
+            near = middle
+    return float(far)

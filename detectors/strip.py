@@ -27,12 +27,15 @@ class Line:
         error: float = 0.0,
         records: dict[int, float] | None = None,
         shifted: bool = False,
+        unit: float = 1.0,
     ) -> None:
         """`counts` by bin; expectations by hour, of which the strip's start is the first; none for mere counts.
 
         `records` are the most that windows of so many bins held in the weeks before; `shifted` says that the
-        clocks were changed of late.
+        clocks were changed of late. Counts of money come in `unit`s, minor units that weigh as one event does.
         """
+        self.unit = unit
+        self.known = mid is not None and dispersion is not None
         self.counts = counts
         self.count = _prefix(counts)
         self.dispersion = dispersion or Dispersion()
@@ -47,8 +50,8 @@ class Line:
 
     def put(self, counts: Floats) -> None:
         """Count anew; the expectations stay."""
-        self.counts = counts
-        self.count = _prefix(counts)
+        self.counts = counts / self.unit if self.unit != 1.0 else counts
+        self.count = _prefix(self.counts)
 
     def masked(self, mask: Floats) -> "Line":
         """The line as if the bins where `mask` is 0 had never been: neither counted nor expected."""
@@ -56,6 +59,7 @@ class Line:
         found.counts = self.counts * mask
         found.count = _prefix(found.counts)
         found.dispersion, found.error, found.records = self.dispersion, self.error, self.records
+        found.unit, found.known = self.unit, self.known
         for name in ("mid", "low", "high", "square"):
             setattr(found, name, _prefix(np.diff(getattr(self, name), axis=-1) * mask))
         return found

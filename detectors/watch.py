@@ -1,154 +1,187 @@
-"""One account as it is watched: its counts of the last days, its almanac, what is open. Fed with buckets, asked by the
-minute. It reads no clock, and memory does not grow with what it was fed.
+"""One account as it is watched: its counts of the last days, what was learnt, what is open. Fed with buckets, asked by
+the minute. It reads no clock, and memory does not grow with what it was fed.
+
+Live, the same parts lie in the store between two evaluations; a backtest holds them here.
 """
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 
 import msgspec
 import numpy as np
+from msgspec import Struct
 
-from billingwatch.model import Bucket
-from detectors import catalogue
-from detectors.almanac import AHEAD, BACK, HOUR, Almanac
-from detectors.calendar import Calendar, Floats
-from detectors.judgement import Detector, run
-from detectors.life import Change, Life
+from billingwatch.model import Bucket, Incident, Reason, Tenant
+from detectors.almanac import Almanac, nights
+from detectors.catalogue import SILENCE
+from detectors.forecast import DAY, HOUR, Forecast, draw
+from detectors.incident import Scene, tell
+from detectors.judgement import Spans, run
+from detectors.life import TOGETHER, Change, Life, forget
+from detectors.pulse import SETTLE, untold
+from detectors.registry import Plan
+from detectors.sheet import Sheet
 from detectors.strip import BIN, Strip
 
-ARRIVED, LATE = "arrived", "late"
-TARDY, STALE = 300, 6 * 3600  # seconds between `created` and arrival: late from, too old for lag from: a replay
-LEARN = 72  # hours of an incident that are left out; what lasts longer is the new normal
-NEW = 7 * 24  # hours
-SIZE = (BACK + AHEAD) * 12  # bins
+MINUTE = 60
+SPARE = 96  # hours of room: the sheet slides when it is used up
+KEPT = 61 * 86_400  # seconds that spans are remembered: as long as an almanac reaches back
+
+
+class Told(Struct, frozen=True):
+    """An incident as it is from `at` on (epoch seconds); `reason` is what people are told, None where nothing."""
+
+    at: int
+    incident: Incident
+    reason: Reason | None
 
 
 class Watch:
-    """`since` is the account's first UTC hour since the epoch."""
+    """`since` is the account's first UTC hour since the epoch; `expected` are spans that people announced.
 
-    def __init__(self, calendar: Calendar, since: int, detectors: Mapping[str, Detector] = catalogue.DETECTORS) -> None:
+    `affected(detector, start, end)` counts customers, where somebody knows them. `observe(hour, strip)` sees each
+    hour as it was judged, when it is over.
+    """
+
+    def __init__(
+        self,
+        tenant: Tenant,
+        plan: Plan,
+        since: int,
+        *,
+        expected: Spans = (),
+        affected: Callable[[str, int, int], int] = lambda detector, start, end: 0,
+        observe: Callable[[int, Strip], None] | None = None,
+    ) -> None:
+        self.tenant = tenant
+        self.plan = plan
         self.since = since
         self.life = Life()
-        self._detectors = detectors
-        self._almanac = Almanac(
-            calendar,
-            since,
-            forecast=catalogue.FORECAST,
-            plain=[name for name in catalogue.LINES if name not in catalogue.FORECAST],
-            guard=catalogue.GUARD,
-            prior=catalogue.PRIOR,
-            raw=catalogue.RAW,
-        )
-        self._first = since - BACK  # the hour that the bins begin with
-        self._bins: dict[str, Floats] = {name: np.zeros(SIZE) for name in (*catalogue.LINES, ARRIVED, LATE)}
-        self._changed: set[str] = set()
+        self.sheet = Sheet(plan.lines, since - plan.back, plan.back + SPARE)
+        self.almanac = Almanac(plan.calendar, since)
+        self.forecast = Forecast()
+        self._expected = expected
+        self._affected = affected
+        self._observe = observe
+        self._told: dict[int, Incident] = {}
         self._strip: Strip | None = None
         self._hour = since
-        self._newest = since * HOUR
+        self._newest = self._received = since * HOUR
 
     def add(self, buckets: Iterable[Bucket]) -> None:
-        """Count what 5-minute buckets grew by. What is older than the strip is history that was judged already."""
+        """Count what 5-minute buckets grew by. What is older than the sheet is history that was judged already."""
         for bucket in buckets:
-            place = bucket.start // BIN - self._first * 12
-            if bucket.grain != BIN // 60 or not 0 <= place < SIZE:
-                continue
-            for name in _LINES_OF.get((bucket.metric, bucket.stratum), _LINES_OF.get((bucket.metric, "*"), ())):
-                self._bins[name][place] += bucket.count
-                self._changed.add(name)
+            if bucket.grain * MINUTE == BIN:
+                self.sheet.add(
+                    bucket.metric, bucket.stratum, bucket.currency, bucket.start, bucket.count, bucket.amount
+                )
 
     def arrive(self, received: int, created: int) -> None:
-        """A business object was told for the first time; instants in epoch seconds."""
-        place = received // BIN - self._first * 12
-        if 0 <= place < SIZE:
-            self._bins[ARRIVED][place] += 1
-            self._bins[LATE][place] += TARDY < received - created <= STALE
-            self._changed |= {ARRIVED, LATE}
+        """An event was seen for the first time; epoch seconds."""
         self._newest = max(self._newest, min(created, received))
+        self._received = max(self._received, received)
 
-    def judge(self, first: int, last: int) -> list[Change]:
+    def judge(self, first: int, last: int) -> list[Told]:
         """Judge at every full minute from `first` to `last`, epoch seconds, with what was counted so far."""
-        changes: list[Change] = []
+        told: list[Told] = []
         while first <= last:
-            end = min(last, (first // HOUR + 1) * HOUR - 60)
+            end = min(last, (first // HOUR + 1) * HOUR - MINUTE)
             self._turn(first // HOUR)
-            changes += self._minutes(first, end)
-            first = end + 60
-        return changes
+            settled = self._settled(first, end)
+            if settled > first:
+                told += self._minutes(first, settled - MINUTE, backlog=True)
+            if settled <= end:
+                told += self._minutes(settled, end)
+            first = end + MINUTE
+        return told
 
-    def _minutes(self, first: int, last: int) -> list[Change]:
-        strip = self._strip or self._build()
-        for name in self._changed:
-            strip.lines[name].put(self._bins[name][: len(strip.lines[name].counts)])
-        self._changed.clear()
-        ticks = np.arange(first, last + 1, 60, dtype=np.int64)
+    def _settled(self, first: int, last: int) -> int:
+        """The first minute from which on absence means something."""
+        settle = self.plan.silence.settle if self.plan.silence else SETTLE
+        while first <= last and untold(first, self._newest, self._received, settle):
+            first += MINUTE
+        return first
+
+    def _minutes(self, first: int, last: int, backlog: bool = False) -> list[Told]:
+        strip = self._strip = self._strip or self._draw()
+        for name in self.sheet.changed:
+            if name not in strip.lines:  # the first money in a currency
+                strip = self._strip = self._draw()
+                break
+            strip.lines[name].put(self.sheet.bins[name][: len(strip.lines[name].counts)])
+        self.sheet.changed.clear()
+        ticks = np.arange(first, last + 1, MINUTE, dtype=np.int64)
         watermark = np.minimum(ticks, self._newest)
-        silence = catalogue.SILENCE if "any" in self._almanac.baselines else None
-        self.life, changes = run(strip, ticks, watermark, self.life, self._detectors, silence)
-        for change in changes:
-            if change.reason in ("eased", "resolved"):
-                self._leave_out(change.part.onset, change.at)
-        return changes
-
-    def _build(self) -> Strip:
-        length = (self._hour - self._first + 1) * 12
-        age = (self._hour - self.since) / 24
-        self._strip = self._almanac.strip(
-            self._first, {name: each[:length].copy() for name, each in self._bins.items()}, age
+        silence = self.plan.silence if SILENCE.line in self.forecast.lines else None
+        before = self.life
+        self.life, changes = run(
+            strip,
+            ticks,
+            watermark,
+            self.life,
+            self.plan.detectors,
+            silence,
+            backlog=backlog,
+            expected=self._expected,
         )
-        return self._strip
+        if self.life.spent != before.spent:
+            self._strip = None
+        return [told for at, each in _by_instant(changes).items() for told in self._tell(at, each)]
+
+    def _tell(self, at: int, changes: list[Change]) -> list[Told]:
+        """The incidents that these changes of one instant concern, as they are now."""
+        scene = Scene(
+            self.tenant,
+            self.plan.judges,
+            self.plan.lines,
+            self.sheet,
+            {name: each.unit for name, each in self.forecast.lines.items()},
+        )
+        told = []
+        for number in sorted({change.part.incident for change in changes}):
+            here = [change for change in changes if change.part.incident == number]
+            incident, reason = tell(self._told.get(number), here[-1].parts, here, at, scene)
+            if reason in ("first", "worse"):
+                customers = self._affected(incident.detector, int(incident.first_breach_at.timestamp()), at)
+                incident = msgspec.structs.replace(incident, customers=max(incident.customers, customers))
+            self._told[number] = incident
+            told.append(Told(at, incident, reason))
+        for number in [n for n, each in self._told.items() if _over(each, at)]:
+            del self._told[number]
+        return told
+
+    def _draw(self) -> Strip:
+        return draw(
+            self.forecast, self.sheet, self.plan.calendar, self._hour, since=self.since, left_out=self.life.spent
+        )
 
     def _turn(self, hour: int) -> None:
-        """The hours before this one are over: they enter the almanac, and each local midnight closes a day."""
+        """The hours before this one are over; each local midnight closes a day."""
+        due = nights(self.plan.calendar, self.since, self._hour, hour)
         while self._hour < hour:
+            if self._observe:
+                self._observe(self._hour, self._strip or self._draw())
             self._hour += 1
             self._strip = None
-            self._almanac.expose(self._hour - 1, self._hour)
-            young = self._hour - self.since <= 7 * 24
-            if self._almanac.calendar.local(np.array([self._hour]))[0] % 24 == 0 or (young and self._hour % 6 == 0):
-                self._record()
-                for part in self.life.open.values():
-                    self._leave_out(part.onset, self._hour * HOUR)
-                self._almanac.night(self._hour)
-            elif self._hour == hour:
-                self._record()
-            if self._hour - self._first > BACK + AHEAD - 2:
-                self._slide(self._hour - BACK)
+            if self._hour in due:
+                self.learn(self._hour)
+            if self._hour - self.sheet.first >= self.plan.back + SPARE:
+                self.sheet.slide(self._hour - self.plan.back - DAY)
+                self.life = forget(self.life, self._hour * HOUR - KEPT)
 
-    def _record(self) -> None:
-        """Tell the almanac the counts of the hours that the bins hold; late events change the past, too."""
-        begin = max(self._first, self.since)
-        rows = slice((begin - self._first) * 12, (self._hour - self._first) * 12)
-        for name in catalogue.LINES:
-            hours = self._bins[name][rows].reshape(-1, 12)
-            self._almanac.count(name, begin, hours.sum(1), (hours**2).sum(1))
-
-    def _slide(self, first: int) -> None:
-        by = (first - self._first) * 12
-        for counts in self._bins.values():
-            counts[:-by] = counts[by:].copy()
-            counts[-by:] = 0.0
-        self._first = first
-        hidden = tuple(span for span in self.life.hidden if span[1] >= first * HOUR)
-        self.life = msgspec.structs.replace(self.life, hidden=hidden)
-
-    def _leave_out(self, onset: int, end: int) -> None:
-        begin = onset // HOUR
-        if begin < self.since + NEW:
-            return  # of an account's first week everything is needed, or what it mistakes for an incident stays one
-        self._almanac.expose(begin, min(-(-end // HOUR), begin + LEARN), 0.0)
+    def learn(self, hour: int) -> None:
+        """Learn from all that ended before `hour`; what is open now is left out."""
+        running = tuple((part.onset, hour * HOUR) for part in self.life.open.values())
+        self.forecast = self.almanac.close(hour, self.sheet, self.life.spent + running, self._expected)
 
 
-def _lines_of() -> dict[tuple[str, str], tuple[str, ...]]:
-    found: dict[tuple[str, str], tuple[str, ...]] = {}
-    every = {
-        metric: [n for n, s in catalogue.LINES.items() if metric in s.metrics and not s.strata] for metric in _METRICS
-    }
-    for metric in _METRICS:
-        found[metric, "*"] = tuple(every[metric])
-        for name, source in catalogue.LINES.items():
-            for stratum in source.strata if metric in source.metrics else ():
-                found[metric, stratum] = (*found.get((metric, stratum), tuple(every[metric])), name)
+def _by_instant(changes: Iterable[Change]) -> dict[int, list[Change]]:
+    found: dict[int, list[Change]] = defaultdict(list)
+    for change in changes:
+        found[change.at].append(change)
     return found
 
 
-_METRICS = {metric for source in catalogue.LINES.values() for metric in source.metrics}
-_LINES_OF = _lines_of()
+def _over(incident: Incident, at: int) -> bool:
+    """Whether nothing can open it again."""
+    return incident.resolved_at is not None and at - incident.resolved_at.timestamp() > TOGETHER + HOUR

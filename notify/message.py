@@ -7,8 +7,9 @@ and what looks like an e-mail address or a card number in that sentence is struc
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Any
 
 from msgspec import Struct
 
@@ -16,6 +17,7 @@ from billingwatch.model import Incident, Money, Reason, Tenant
 
 DASHBOARD = "https://dashboard.stripe.com"
 WHY_LENGTH = 300  # characters
+MOSTLY_LENGTH = 160  # characters
 NAME_LENGTH = 60  # characters
 CURRENCIES = 4  # listed one by one; a phone shows no more
 
@@ -37,6 +39,8 @@ _DETECTORS = {
 }
 # Their number is a time, whatever they count.
 _ABSENCES = frozenset({"webhook_silence", "pipeline_lag"})
+# Its number is a share; a user's rule may well be called "refund_rate" and count.
+_SHARE = "failure_rate"
 
 # Prefix of a metric -> (what there are too many of, the list in Stripe's dashboard). The first that fits wins.
 _METRICS = (
@@ -68,6 +72,7 @@ _METRICS = (
 
 _ACCOUNT = re.compile(r"acct_[A-Za-z0-9]{1,64}")
 _SCOPE = re.compile(r"[A-Za-z0-9_.:+-]{1,64}")
+_CURRENCY = re.compile(r"[a-z]{3}")  # a scope of this shape: money is judged, and numbers are its minor units
 _EMAIL = re.compile(r"[^\s@<>(),;:\"]+(?:@|%40)[^\s@<>(),;:\"]+", re.IGNORECASE)
 _CARD = re.compile(r"(?<!\w)\d(?:[ .-]?\d){12,}")  # 13 digits or more: no count or amount of ours is written so
 
@@ -82,15 +87,18 @@ class Message(Struct, frozen=True):
 def compose(incident: Incident, reason: Reason, at: datetime, zone: tzinfo = UTC, told: float | None = None) -> Message:
     """The message about `incident` for `reason`, as of `at` (aware), with times in `zone`.
 
-    `told` is the observed value that the last alert told, which "worse" compares with.
+    `told` is the observed value that the last alert told, which "worse" compares with; of what is told first it is
+    None, unless the incident had ended before.
     """
     lines = [
         "This is a test: nothing is wrong." if reason == "test" else "",
         clean(incident.why, WHY_LENGTH),
+        _mostly(incident),
+        "It was over, and has come back." if reason == "first" and told is not None else "",
         _worse(incident, told) if reason == "worse" else "",
         _over(incident, at, zone) if reason == "resolved" else _since(incident, at, zone),
         "Nobody has acknowledged it yet." if reason == "repeat" and incident.state == "open" else "",
-        f"Concerns {clean(incident.scope)}" if _SCOPE.fullmatch(incident.scope) else "",
+        f"Concerns {clean(incident.scope)}" if _SCOPE.fullmatch(incident.scope) and not _currency(incident) else "",
         _cost(incident, "In all" if reason == "resolved" else "At risk"),
         f"In Stripe: {link(incident.tenant, incident.metric)}",
     ]
@@ -155,8 +163,7 @@ def _figure(incident: Incident, reason: Reason, at: datetime) -> str:
         span = _end(incident, at) - incident.first_breach_at
         return f"for {spell(span)}" if span >= timedelta(minutes=1) else ""
     if reason == "resolved":
-        peak = _number(incident, incident.peak)
-        return f"peak {peak}" if peak else ""
+        return _peak(incident)
     observed, expected = _number(incident, incident.observed), _number(incident, incident.expected)
     return f"{observed}, usually {expected}" if observed and expected else observed
 
@@ -165,9 +172,35 @@ def _number(incident: Incident, value: float) -> str:
     """`value` as people read it; "" where it is no number."""
     if not math.isfinite(value):
         return ""
-    if incident.detector.endswith("_rate"):
+    if incident.detector == _SHARE:
         return f"{_short(100 * value)} %"
-    return _short(value)
+    currency = _currency(incident)
+    return str(Money(round(value), currency)) if currency else _short(value)
+
+
+def _currency(incident: Incident) -> str:
+    """The currency that the incident's numbers are of; "" where events are counted."""
+    return incident.scope if _CURRENCY.fullmatch(incident.scope) else ""
+
+
+def _peak(incident: Incident) -> str:
+    """The worst there was: of a drop the lowest."""
+    peak = _number(incident, incident.peak)
+    word = "lowest" if incident.peak < incident.expected else "peak"
+    return f"{word} {peak}" if peak else ""
+
+
+def _mostly(incident: Incident) -> str:
+    """What the excess has in common: `"Mostly: decline code do_not_honor (28 of 31)"`."""
+    found = [_shared(each) for each in incident.evidence.get("contributors", ())]
+    return clean(f"Mostly: {', '.join(found)}", MOSTLY_LENGTH) if found else ""
+
+
+def _shared(contributor: Mapping[str, Any]) -> str:
+    usual = contributor["usual"]
+    beside = "" if usual is None else f"; else {_short(100 * usual)} %"
+    count = f"{contributor['count']:,} of {contributor['total']:,}"
+    return f"{contributor['dimension']} {clean(contributor['value'])} ({count}{beside})"
 
 
 def _short(value: float) -> str:
@@ -190,9 +223,9 @@ def _since(incident: Incident, at: datetime, zone: tzinfo) -> str:
 
 def _over(incident: Incident, at: datetime, zone: tzinfo) -> str:
     start, end = incident.first_breach_at, _end(incident, at)
-    peak = "" if incident.detector in _ABSENCES else _number(incident, incident.peak)
+    peak = "" if incident.detector in _ABSENCES else _peak(incident)
     span = f"Over after {spell(end - start)}: {_clock(start, end, zone)} to {_clock(end, at, zone)}"
-    return f"{span}, peak {peak}" if peak else span
+    return f"{span}, {peak}" if peak else span
 
 
 def _end(incident: Incident, at: datetime) -> datetime:

@@ -18,7 +18,7 @@ from billingwatch.rules import Rules
 from billingwatch.schema import migrate
 from billingwatch.settings import Stores
 from billingwatch.store.connection import connect
-from detectors.registry import DETECTORS
+from detectors.registry import configure
 from worker.process import Process
 
 TEMPLATE = "billingwatch_template"
@@ -87,7 +87,7 @@ def redis(redis_url: str) -> Iterator[Redis]:
 @pytest.fixture
 def process(database_url: str, redis_url: str, redis: Redis) -> Iterator[Process]:
     """What a worker process holds, with the shipped detectors and no channel but the console."""
-    process = Process(Stores(database_url, redis_url), redis, Rules(), dict(DETECTORS), "tests")
+    process = Process(Stores(database_url, redis_url), redis, Rules(), configure({})[0], "tests")
     yield process
     process.drop()
 

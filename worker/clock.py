@@ -13,8 +13,10 @@ from redis import Redis
 from billingwatch import queues
 from billingwatch.queues import ALERTS, EVALUATE, EVENTS, Queue
 from billingwatch.rules import Rules
-from billingwatch.store import accounts, events, outbox, rollups
+from billingwatch.store import accounts, events, outbox, payers, rollups
 from billingwatch.store.connection import StoreAwayError, connect
+from detectors.registry import Plans
+from worker.learn import due
 from worker.rescue import quarantine_failed, requeue_orphans
 
 log = structlog.get_logger(__name__)
@@ -23,6 +25,7 @@ LEADER_LOCK = 0x436C6F63  # "Cloc"; of several clocks the one that holds it tick
 AHEAD = 3  # months whose partitions exist before they begin
 ACTIVE = timedelta(days=30)  # a tenant without an event for longer has nothing that time could change
 CLAIMS_KEPT = timedelta(days=35)  # past Stripe's 30 days of replayable events
+PAYERS_KEPT = timedelta(days=2)  # a payment made twice is told within minutes, or comes late
 IMPATIENT = timedelta(seconds=1)  # news older than this that no evaluation saw is enqueued again
 
 TICK = 1.0  # seconds
@@ -49,6 +52,14 @@ def run_evaluations(conn: Connection, redis: Redis, now: datetime) -> None:
         queues.enqueue_evaluation(evaluate, tenant)
 
 
+def run_lessons(conn: Connection, redis: Redis, plans: Plans, now: datetime) -> None:
+    """Every minute: have every tenant learnt whose day is over, or whose past was told anew."""
+    evaluate = Queue(EVALUATE, redis)
+    for lesson in accounts.lessons(conn, now - ACTIVE):
+        if due(lesson, plans.of(lesson.account.tenant.account, lesson.account.tenant.livemode), now):
+            queues.enqueue_lesson(evaluate, lesson.account.tenant)
+
+
 def run_rescue(conn: Connection, redis: Redis, now: datetime) -> None:
     """Every half minute: copy the events of failed jobs into quarantine."""
     held = quarantine_failed(conn, Queue(EVENTS, redis))
@@ -73,18 +84,19 @@ def run_housekeeping(conn: Connection, rules: Rules, now: datetime) -> None:
     events.ensure_months(conn, months)
     for name in events.drop_months_before(conn, now - timedelta(days=rules.retention_days)):
         log.info("dropped", partition=name)
-    while rollups.forget_claims(conn, now - CLAIMS_KEPT):
+    while rollups.forget_claims(conn, now - CLAIMS_KEPT) or payers.forget(conn, now - PAYERS_KEPT):
         pass
 
 
 class Clock:
     """Runs each round when its time has come. A failing round is logged and comes again; the others go on."""
 
-    def __init__(self, redis: Redis, rules: Rules, evaluate_every: float = EVALUATE_EVERY) -> None:
+    def __init__(self, redis: Redis, rules: Rules, plans: Plans, evaluate_every: float = EVALUATE_EVERY) -> None:
         self.redis = redis
         self._rounds: list[tuple[str, float, Callable[[Connection, datetime], None]]] = [
             ("housekeeping", HOUSEKEEPING_EVERY, lambda conn, now: run_housekeeping(conn, rules, now)),
             ("due", TICK, lambda conn, now: run_due(conn, redis, now)),
+            ("lessons", evaluate_every, lambda conn, now: run_lessons(conn, redis, plans, now)),
             ("evaluations", evaluate_every, lambda conn, now: run_evaluations(conn, redis, now)),
             ("rescue", RESCUE_EVERY, lambda conn, now: run_rescue(conn, redis, now)),
             ("orphans", ORPHANS_EVERY, lambda conn, now: run_orphans(conn, redis, now)),
@@ -105,9 +117,17 @@ class Clock:
                 log.error("round_failed", round=name, error=type(error).__name__)
 
 
-def run(database_url: str, redis: Redis, rules: Rules, stop: Event, *, evaluate_every: float = EVALUATE_EVERY) -> None:
+def run(
+    database_url: str,
+    redis: Redis,
+    rules: Rules,
+    plans: Plans,
+    stop: Event,
+    *,
+    evaluate_every: float = EVALUATE_EVERY,
+) -> None:
     """Tick until `stop` is set. Of several clocks one ticks; when it dies another takes over within seconds."""
-    clock = Clock(redis, rules, evaluate_every)
+    clock = Clock(redis, rules, plans, evaluate_every)
     while not stop.is_set():
         try:
             conn = connect(database_url, "clock")

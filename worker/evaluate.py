@@ -1,105 +1,126 @@
-"""Judge one tenant: read windows, ask the detectors, step the incidents, stage the alerts; one transaction."""
+"""Judge one tenant: read counts and forecast, ask the detectors, step incidents, stage alerts; one transaction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
+import numpy as np
 import structlog
 from psycopg import Connection
 
-from billingwatch.model import Incident, Tenant
-from billingwatch.store import accounts, events, incidents, outbox, rollups
+from billingwatch.model import Incident, Reason, Tenant, utc
+from billingwatch.store import accounts, baselines, evidence, incidents, markers, outbox
 from billingwatch.store.accounts import Account
-from detectors.incident import Change, step
-from detectors.registry import Detector
-from detectors.series import BUCKET, DAY, HOUR, MINUTE, Reading, Series, grid
+from detectors.catalogue import SILENCE
+from detectors.contributors import contributors, customers
+from detectors.forecast import HOUR, Forecast, draw
+from detectors.incident import Scene, tell
+from detectors.judgement import run
+from detectors.life import Change, Life, forget, settle
+from detectors.pulse import SETTLE, untold
+from detectors.registry import Plan
+from detectors.watch import KEPT
 from notify.message import compose
 from notify.route import route
+from worker.learn import expected, read_sheet
 
 log = structlog.get_logger(__name__)
 
-HISTORY = 15 * DAY  # of hourly buckets: the longest look back of any detector
-RECENT = 26 * HOUR  # of 5-minute buckets: the edges of the longest window, in part hours
 WHO = "billingwatch"  # in the incident log, where no person acted
-
-# Whose customers an incident about a metric affects: the event types that tell it.
-_TYPES = {
-    "payment.failed": ("charge.failed", "payment_intent.payment_failed", "invoice.payment_failed"),
-    "refund.created": ("refund.created", "charge.refunded"),
-    "subscription.canceled": ("customer.subscription.deleted", "customer.subscription.updated"),
-}
 
 
 def evaluate(
-    conn: Connection, tenant: Tenant, at: datetime, detectors: Mapping[str, Detector], channels: Sequence[str]
+    conn: Connection, tenant: Tenant, at: datetime, plan: Plan, channels: Sequence[str], *, backlog: bool = False
 ) -> list[int]:
     """Judge the tenant as of `at` and commit; the ids of the alerts staged, to be enqueued afterwards.
 
-    Under the tenant's lock: of two workers the second sees what the first wrote, so nothing opens twice.
+    Under the tenant's lock: of two workers the second sees what the first wrote, so nothing opens twice. `backlog`
+    says that events wait in our own queue: absence means nothing then.
     """
     with conn.transaction():
         account = accounts.begin_evaluation(conn, tenant, at)
         if account is None:
             return []
-        reading = _read(conn, account, at, detectors)
-        open_ones = {incident.detector: incident for incident in incidents.read_open(conn, tenant)}
+        stored = {incident.number: incident for incident in incidents.read_recent(conn, tenant, at)}
+        before = msgspec.msgpack.decode(account.life, type=Life) if account.life else Life()
+        settled = settle(before, _ended(before, stored), int(at.timestamp()))
+        life, changes, scene = _judge(conn, account, at, plan, settled, backlog)
+        if life != before or account.life is None:
+            accounts.write_life(conn, tenant, msgspec.msgpack.encode(life))
         staged: list[int] = []
-        for name, detector in detectors.items():
-            change = step(
-                open_ones.get(name),
-                detector(reading),
-                at,
-                tenant=tenant,
-                detector=name,
-                metric=detector.metric,
-                recovery=detector.recovery,
-            )
-            if change:
-                staged += _apply(conn, open_ones.get(name), change, at, channels)
+        for number in sorted(_concerned(life, changes)):
+            here = [change for change in changes if change.part.incident == number]
+            known = stored.get(number)
+            incident, reason = tell(known, life.parts(number), here, int(at.timestamp()), scene)
+            staged += _write(conn, known, incident, reason, at, channels)
         return staged
 
 
-def _read(conn: Connection, account: Account, at: datetime, detectors: Mapping[str, Detector]) -> Reading:
-    metrics = {metric for detector in detectors.values() for metric in detector.metrics}
-    end = grid(at)
-    buckets = rollups.read(
-        conn,
-        account.tenant,
-        metrics,
-        {60: (end // HOUR * HOUR - HISTORY, end), BUCKET // MINUTE: (end - RECENT, end)},
+def _judge(
+    conn: Connection, account: Account, at: datetime, plan: Plan, life: Life, backlog: bool
+) -> tuple[Life, list[Change], Scene]:
+    now = int(at.timestamp())
+    hour, since = now // HOUR, int(account.first_event.timestamp()) // HOUR
+    packed = baselines.read_forecast(conn, account.tenant)
+    forecast = msgspec.msgpack.decode(packed, type=Forecast) if packed else Forecast()
+    sheet = read_sheet(conn, account.tenant, plan.lines, hour - plan.back, hour + 1)
+    strip = draw(forecast, sheet, plan.calendar, hour, since=since, left_out=life.spent)
+    newest, received = int(account.newest_event.timestamp()), int(account.newest_received.timestamp())
+    known = SILENCE.line in forecast.lines
+    pause = plan.silence.settle if plan.silence else SETTLE
+    after, changes = run(
+        strip,
+        np.array([now], np.int64),
+        np.array([min(now, newest)], np.int64),
+        forget(life, now - KEPT),
+        plan.detectors,
+        plan.silence if known else None,
+        backlog=backlog or untold(now, newest, received, pause),
+        expected=expected(markers.read(conn, account.tenant)),
     )
-    return Reading(
-        series=Series(buckets),
-        at=at,
-        since=account.first_event,
-        newest=min(account.newest_event, at),
-        received=account.newest_received,
-    )
+    units = {name: each.unit for name, each in forecast.lines.items()}
+    return after, changes, Scene(account.tenant, plan.judges, plan.lines, sheet, units)
 
 
-def _apply(
-    conn: Connection, before: Incident | None, change: Change, at: datetime, channels: Sequence[str]
+def _ended(life: Life, stored: dict[int, Incident]) -> set[int]:
+    """The incidents that go on in the account's life and that a person resolved."""
+    numbers = {part.incident for part in life.open.values()}
+    return {number for number in numbers if number not in stored or stored[number].state == "resolved"}
+
+
+def _concerned(after: Life, changes: Sequence[Change]) -> set[int]:
+    """The incidents that are open, or were until now."""
+    return {change.part.incident for change in changes} | {part.incident for part in after.open.values()}
+
+
+def _write(
+    conn: Connection,
+    before: Incident | None,
+    incident: Incident,
+    reason: Reason | None,
+    at: datetime,
+    channels: Sequence[str],
 ) -> list[int]:
-    """Write the change and stage what it tells; the staged alerts' ids."""
-    incident = change.incident
-    types = _TYPES.get(incident.metric)
-    if change.reason in ("first", "worse") and types:
-        affected = events.customers(conn, incident.tenant, types, incident.first_breach_at, at)
-        incident = msgspec.structs.replace(incident, customers=max(incident.customers, affected))
+    """Write the incident as it is and stage what is told of it; the staged alerts' ids."""
+    if reason in ("first", "worse"):
+        incident = _explained(conn, incident)
+    elif before is not None and "contributors" in before.evidence:
+        kept = {"contributors": before.evidence["contributors"]}
+        incident = msgspec.structs.replace(incident, evidence=incident.evidence | kept)
     if before is None:
         id_ = incidents.open_incident(conn, incident)
         if id_ is None:
             return []
         incident = msgspec.structs.replace(incident, id=id_)
-    elif not incidents.update(conn, incident):
+    elif not incidents.update(conn, incident, before.state):
         return []  # a person resolved it meanwhile
-    if change.reason is None:
+    if reason is None:
         return []
-    incidents.log(conn, incident.id, at, before.state if before else None, incident.state, change.reason, WHO)
-    message = compose(incident, change.reason, at, told=before.told if before else None)
+    incidents.log(conn, incident.id, at, before.state if before else None, incident.state, reason, WHO)
+    message = compose(incident, reason, at, told=before.told if before else None)
     log.info(
         "incident",
-        reason=change.reason,
+        reason=reason,
         id=incident.id,
         detector=incident.detector,
         account=incident.tenant.account,
@@ -107,6 +128,19 @@ def _apply(
         severity=incident.severity,
     )
     return [
-        outbox.stage(conn, incident.id, each.channel, change.reason, each.reason, message.title, message.body, at)
-        for each in route(incident, change.reason, channels)
+        outbox.stage(conn, incident.id, each.channel, reason, each.reason, message.title, message.body, at)
+        for each in route(incident, reason, channels)
     ]
+
+
+def _explained(conn: Connection, incident: Incident) -> Incident:
+    """With whom it affects and what contributed most, from the window's events only."""
+    first = incident.evidence["signals"][0]
+    start, end = first["window"]
+    seen = evidence.read_window(conn, incident.tenant, incident.metric, utc(start), utc(end))
+    found = contributors(seen, rate=first["expected"] / first["out_of"] if first["out_of"] else 0.0)
+    return msgspec.structs.replace(
+        incident,
+        customers=max(incident.customers, customers(seen)),
+        evidence=incident.evidence | {"contributors": [msgspec.to_builtins(each) for each in found]},
+    )

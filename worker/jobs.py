@@ -1,7 +1,7 @@
 """The functions that RQ calls, by the names in `billingwatch.queues`. Each may run twice."""
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import msgspec
@@ -18,6 +18,7 @@ from billingwatch.store.connection import RefusedError, StoreAwayError, away, re
 from worker.company import company
 from worker.deliver import deliver as deliver_alert
 from worker.evaluate import evaluate as evaluate_tenant
+from worker.learn import learn as learn_tenant
 from worker.process import PATIENCE, Process, current
 from worker.record import record as record_batch
 from worker.record import record_each
@@ -25,6 +26,7 @@ from worker.record import record_each
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+BEHIND = timedelta(minutes=1)  # that our own queue may be, before absence means nothing
 DEADLOCKED = "40P01"
 TRIES = 5  # of a transaction that Postgres sacrificed to another
 
@@ -36,13 +38,14 @@ def record(batch: Sequence[object]) -> None:
     another job's events, is told apart from what is well.
     """
     process = current()
+    filters = process.plans.filters
     own = [msgspec.convert(each, Received) for each in batch]
     if _tried_before(get_current_job()):
-        recorded = _with_store(process, lambda conn: record_each(conn, own, datetime.now(UTC)))
+        recorded = _with_store(process, lambda conn: record_each(conn, own, datetime.now(UTC), filters))
     else:
         with company(process.queue(EVENTS), len(own)) as others:
             received = [*own, *others]
-            recorded = _with_store(process, lambda conn: record_batch(conn, received, datetime.now(UTC)))
+            recorded = _with_store(process, lambda conn: record_batch(conn, received, datetime.now(UTC), filters))
     log.info("recorded", new=recorded.new, seen=recorded.seen, refused=recorded.refused)
     evaluate_queue = process.queue(EVALUATE)
     for tenant in recorded.tenants:
@@ -59,12 +62,25 @@ def evaluate(account: str, livemode: bool) -> None:
     tenant = Tenant(account, livemode)
     queues.begin_evaluation(process.redis, tenant)
     waiting = queues.oldest_waiting(process.queue(EVENTS))
-    at = min(filter(None, (datetime.now(UTC), waiting)))
-    channels = process.rules.route.channels
-    staged = _with_store(process, lambda conn: evaluate_tenant(conn, tenant, at, process.detectors, channels))
+    now = datetime.now(UTC)
+    at = min(filter(None, (now, waiting)))
+    plan, channels = process.plans.of(account, livemode), process.rules.route.channels
+    behind = now - at > BEHIND
+    staged = _with_store(process, lambda conn: evaluate_tenant(conn, tenant, at, plan, channels, backlog=behind))
     alerts = process.queue(ALERTS)
     for alert in staged:
         queues.enqueue_delivery(alerts, alert)
+
+
+def learn(account: str, livemode: bool) -> None:
+    """Learn one tenant's baselines, if it is time to."""
+    process = current()
+    tenant = Tenant(account, livemode)
+    queues.begin_lesson(process.redis, tenant)
+    plan = process.plans.of(account, livemode)
+    if _with_store(process, lambda conn: learn_tenant(conn, tenant, datetime.now(UTC), plan)):
+        log.info("learned", account=account, livemode=livemode)
+        queues.enqueue_evaluation(process.queue(EVALUATE), tenant)
 
 
 def deliver(alert: int) -> None:

@@ -13,7 +13,7 @@ from billingwatch.queues import Queue
 from billingwatch.rules import Rules
 from billingwatch.settings import Stores
 from billingwatch.store.connection import StoreAwayError, away, connect
-from detectors.registry import Detector
+from detectors.registry import Plans
 
 log = structlog.get_logger(__name__)
 
@@ -23,11 +23,11 @@ PATIENCE = timedelta(seconds=15)  # how long a job waits for Postgres to come ba
 class Process:
     """A worker's belongings. Jobs get it from `current()`, since RQ calls them with nothing but ids and bytes."""
 
-    def __init__(self, stores: Stores, redis: Redis, rules: Rules, detectors: dict[str, Detector], name: str) -> None:
+    def __init__(self, stores: Stores, redis: Redis, rules: Rules, plans: Plans, name: str) -> None:
         self.stores = stores
         self.redis = redis
         self.rules = rules
-        self.detectors = detectors
+        self.plans = plans
         self.name = name
         self._conn: Connection | None = None
 

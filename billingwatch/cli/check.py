@@ -3,63 +3,222 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 from msgspec import Struct, to_builtins
 from redis.exceptions import RedisError
+from rich.console import Console
+from rich.table import Table
 
 from billingwatch.cli.start import connect_redis, load_rules
-from billingwatch.rules import DEFAULT_PATH, Rules
-from billingwatch.settings import ConfigurationError, read_database, read_ingest, read_logs, read_redis
+from billingwatch.rules import DEFAULT_PATH, Mistake, Rules
+from billingwatch.settings import ConfigurationError, Problem, read_database, read_ingest, read_logs, read_redis
 from billingwatch.store.connection import StoreAwayError, connect
+from detectors.registry import SHIPPED, Plan, Plans, settings
+from detectors.setting import spelled
+from detectors.threshold import Threshold
 
 
-class Finding(Struct, frozen=True):
-    """One thing looked at. `ok` None means that it was not asked for and is off."""
+class Finding(Struct, frozen=True, omit_defaults=True):
+    """One thing looked at. `ok` None means that it was not asked for and is off. A mistake in a file has a place."""
 
     what: str
     ok: bool | None
     says: str
+    file: str = ""
+    line: int = 0
+    key: str = ""
+    hint: str = ""
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def check(as_json: bool) -> None:
-    """Check the environment, billingwatch.toml, every channel's address, Postgres and Redis.
+    """Check the environment, billingwatch.toml, every channel's address, Postgres and Redis; say what will be judged.
 
     Exit code 0 when all is well, 1 when a server does not answer or is not fit, 2 when the configuration is wrong.
     """
-    configuration = list(_configuration())
+    rules, plans, findings = _rules()
+    configuration = [*_environment(), *findings, *_channels(rules), *_api()]
     connections = list(_connections())
     findings = [*configuration, *connections]
     if as_json:
-        click.echo(json.dumps({"ok": all(f.ok is not False for f in findings), "findings": to_builtins(findings)}))
+        found = {"ok": all(finding.ok is not False for finding in findings), "findings": to_builtins(findings)}
+        click.echo(json.dumps(found | ({"judged": judged(plans)} if plans else {})))
     else:
         for finding in findings:
             mark = {True: "ok  ", False: "FAIL", None: "off "}[finding.ok]
             click.echo(f"{mark}  {finding.what}: {finding.says}")
+        if plans:
+            _show(judged(plans))
     if any(finding.ok is False for finding in configuration):
         sys.exit(2)
     if any(finding.ok is False for finding in connections):
         sys.exit(1)
 
 
-def _configuration() -> Iterator[Finding]:
+def judged(plans: Plans) -> dict[str, Any]:
+    """What is judged of any account, and of each that the configuration names, with every value in force."""
+    accounts = {account: _described(plans, account) for account in plans.accounts}
+    return _described(plans, "") | {"accounts": accounts}
+
+
+def _described(plans: Plans, account: str) -> dict[str, Any]:
+    live, test = plans.of(account, True), plans.of(account, False)
+    detectors = {name: {"enabled": True} | settings(each) for name, each in _built_in(live).items()}
+    rules = {name: _rule(plans, live, name) for name in live.detectors if name in _thresholds(live)}
+    rules |= {name: _rule(plans, test, name) for name in _thresholds(test) if name not in rules}
+    for name, rule in rules.items():
+        both = name in live.detectors and name in test.detectors
+        rule["livemode"] = "both" if both else name in live.detectors
+    return {
+        "time_zone": live.calendar.zone,
+        "holidays": live.calendar.country,
+        "detectors": {name: detectors.get(name, {"enabled": False}) for name in SHIPPED},
+        "rules": rules,
+    }
+
+
+def _built_in(plan: Plan) -> dict[str, Any]:
+    found: dict[str, Any] = {name: each for name, each in plan.detectors.items() if not isinstance(each, Threshold)}
+    return found | ({plan.silence.name: plan.silence} if plan.silence else {})
+
+
+def _thresholds(plan: Plan) -> dict[str, Threshold]:
+    return {name: each for name, each in plan.detectors.items() if isinstance(each, Threshold)}
+
+
+def _rule(plans: Plans, plan: Plan, name: str) -> dict[str, Any]:
+    """A rule's keys in force; what it does not narrow is left out."""
+    threshold = _thresholds(plan)[name]
+    source = plan.lines[threshold.line]
+    counted = next((each for each in plans.filters if each.name == name), None)
+    found = {
+        "metric": counted.metric if counted else source.metrics[0],
+        "stratum": list(counted.strata if counted else source.strata),
+        "currency": counted.currency if counted else source.currency,
+        "brand": counted.brand if counted else "",
+        "country": counted.country if counted else "",
+        "price": counted.price if counted else "",
+        "amounts": source.amounts,
+    }
+    return {key: value for key, value in found.items() if value} | {
+        "window": spelled(threshold.window),
+        "compare": threshold.compare,
+        "factor": threshold.factor,
+        "past": spelled(threshold.past),
+        "plus": threshold.plus,
+        "least": threshold.least,
+        "severity": threshold.severity,
+    }
+
+
+def _show(found: Mapping[str, Any]) -> None:
+    """As tables: the detectors, the rules, and what is different in single accounts."""
+    console = Console(highlight=False)
+    holidays = f"the holidays of {found['holidays']} apart" if found["holidays"] else "no country's holidays apart"
+    console.print(f"\nWhat is judged, in days of {found['time_zone']}, {holidays}:")
+    table = _table("detector", "sensitivity", "severity", "windows", "thresholds")
+    for name, each in found["detectors"].items():
+        rest = {key: value for key, value in each.items() if key not in _COLUMNS}
+        table.add_row(
+            name,
+            _plain(each.get("sensitivity", "-")) if each["enabled"] else "off",
+            each.get("severity", ""),
+            _plain(each.get("windows", [])),
+            ", ".join(f"{key} {_plain(value)}" for key, value in rest.items()),
+        )
+    console.print(table)
+    if found["rules"]:
+        table = _table("rule", "severity", "holds when")
+        for name, each in found["rules"].items():
+            table.add_row(name, each["severity"], _sentence(each))
+        console.print(table)
+    if found["accounts"]:
+        table = _table("account", "what", "here", "elsewhere")
+        for account, own in found["accounts"].items():
+            for row in _differences(found, own):
+                table.add_row(account, *row)
+        console.print(table)
+
+
+_COLUMNS = frozenset({"enabled", "sensitivity", "severity", "windows"})
+
+
+def _table(*titles: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title in titles:
+        table.add_column(title, overflow="fold", no_wrap=title == titles[0])
+    return table
+
+
+def _sentence(rule: Mapping[str, Any]) -> str:
+    """`"refund.created in 1h above 3 x the average of 7d + 1"`, and what it is narrowed to."""
+    of = "money of " if rule.get("amounts") else ""
+    said = f"{of}{rule['metric']} in {rule['window']} {rule['compare']} {rule['factor']:g} x the average of "
+    said += f"{rule['past']} + {rule['plus']:g}"
+    least = f"at least {rule['least']:g}" if rule["least"] else ""
+    strata = " or ".join(rule.get("stratum", ()))
+    mode = {"both": "", True: "live mode only", False: "test mode only"}[rule["livemode"]]
+    narrowed = (rule.get(key, "") for key in ("currency", "brand", "country", "price"))
+    return ", ".join(filter(None, (said, least, strata, *narrowed, mode)))
+
+
+def _differences(general: Mapping[str, Any], own: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """What of an account is not as elsewhere: key, value here and there. Detectors that differ alike are one row."""
+    for key in ("time_zone", "holidays"):
+        if own[key] != general[key]:
+            yield key, own[key] or "none", general[key] or "none"
+    alike: dict[tuple[str, str, str], list[str]] = {}
+    for name, here in own["detectors"].items():
+        there = general["detectors"][name]
+        for key in here if here["enabled"] == there["enabled"] else ("enabled",):
+            if here[key] != there[key]:
+                alike.setdefault((key, _plain(here[key]), _plain(there[key])), []).append(name)
+    for (key, mine, theirs), names in alike.items():
+        yield f"{key} of {', '.join(names)}", mine, theirs
+    for name, rule in own["rules"].items():
+        if rule != general["rules"].get(name):
+            yield f"rule {name}", _sentence(rule), "none"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return " ".join(value) if isinstance(value, list) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _rules() -> tuple[Rules, Plans | None, list[Finding]]:
+    path = os.environ.get("BILLINGWATCH_CONFIG") or DEFAULT_PATH
+    try:
+        rules, plans = load_rules()
+    except ConfigurationError as error:
+        return Rules(), None, [_fault("rules", problem) for problem in error.problems]
+    where = path if Path(path).exists() else "defaults, no file"
+    plan = plans.of("")
+    built_in, own = (
+        len(_built_in(plan)),
+        len({name for each in plans.by_account.values() for name in _thresholds(each)}),
+    )
+    return rules, plans, [Finding("rules", True, f"{where}; {built_in} detectors, {own} rules")]
+
+
+def _fault(what: str, problem: Problem) -> Finding:
+    if isinstance(problem, Mistake):
+        return Finding(what, False, str(problem), problem.file, problem.line, problem.key, problem.hint)
+    return Finding(what, False, str(problem), hint=problem.hint)
+
+
+def _environment() -> Iterator[Finding]:
     yield from _read("logs", lambda: read_logs(os.environ).level)
     placeholder = {"REDIS_URL": "redis://placeholder"}
     yield from _read("receiver", lambda: _sources(read_ingest({**placeholder, **os.environ}).sources))
-    path = os.environ.get("BILLINGWATCH_CONFIG") or DEFAULT_PATH
-    rules = Rules()
-    try:
-        rules, detectors = load_rules()
-        where = path if Path(path).exists() else "defaults, no file"
-        yield Finding("rules", True, f"{where}; {len(detectors)} detectors: {', '.join(detectors)}")
-    except ConfigurationError as error:
-        for problem in error.problems:
-            yield Finding("rules", False, str(problem))
-    yield from _channels(rules)
+
+
+def _api() -> Iterator[Finding]:
     if not (os.environ.get("STRIPE_SECRET_KEY") or os.environ.get("STRIPE_SECRET_KEY_FILE")):
         yield Finding("Stripe's API", None, "STRIPE_SECRET_KEY is not set; nothing here needs it yet")
 
@@ -132,6 +291,6 @@ def _read(what: str, read: Callable[[], str]) -> Iterator[Finding]:
         yield Finding(what, True, read())
     except ConfigurationError as error:
         for problem in error.problems:
-            yield Finding(what, False, str(problem))
+            yield _fault(what, problem)
     except _UnfitError as error:
         yield Finding(what, False, str(error))

@@ -22,5 +22,5 @@ def clock(every: float) -> None:
 
     begin()
     stores = read_stores(os.environ)
-    rules, _ = load_rules()
-    run(stores.database_url, connect_redis(stores.redis_url), rules, stop_on_signals(), evaluate_every=every)
+    rules, plans = load_rules()
+    run(stores.database_url, connect_redis(stores.redis_url), rules, plans, stop_on_signals(), evaluate_every=every)

@@ -1,19 +1,20 @@
 """`billingwatch incidents`: what was found, and what people say to it."""
 
 import json
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from getpass import getuser
 from typing import Any
 
 import click
-from msgspec import to_builtins
+from msgspec import convert, to_builtins
 from rich.console import Console
 from rich.table import Table
 
 from billingwatch.cli.start import begin, open_store
-from billingwatch.model import Incident, State
+from billingwatch.model import Incident, Money, State, utc
 from billingwatch.store import incidents as store
 from billingwatch.store import outbox
 
@@ -72,7 +73,9 @@ def show(incident: int, as_json: bool) -> None:
         click.echo(json.dumps({**described(found), "log": _plain(log), "alerts": _plain(alerts)}, indent=2))
         return
     for name, value in described(found).items():
-        click.echo(f"{name:>16}  {_said(value)}")
+        if name != "evidence":
+            click.echo(f"{name:>16}  {_said(value)}")
+    _show_evidence(found.evidence)
     click.echo("\nTransitions")
     for row in log:
         step = f"{row['from_state'] or '-'} -> {row['to_state']}"
@@ -100,8 +103,7 @@ def resolve(incident: int, who: str) -> None:
 
 
 def described(incident: Incident) -> dict[str, Any]:
-    """The incident as JSON shows it: the shape of the backtest's incidents, with its id and state."""
-    at = _moment
+    """The incident as JSON shows it: the shape of the backtest's incidents, with its id, state and evidence."""
     return {
         "id": incident.id,
         "state": incident.state,
@@ -111,10 +113,10 @@ def described(incident: Incident) -> dict[str, Any]:
         "livemode": incident.tenant.livemode,
         "scope": incident.scope,
         "severity": incident.severity,
-        "opened_at": at(incident.opened_at),
-        "first_breach_at": at(incident.first_breach_at),
-        "last_breach_at": at(incident.last_breach_at),
-        "resolved_at": at(incident.resolved_at),
+        "opened_at": iso(incident.opened_at),
+        "first_breach_at": iso(incident.first_breach_at),
+        "last_breach_at": iso(incident.last_breach_at),
+        "resolved_at": iso(incident.resolved_at),
         "observed": incident.observed,
         "expected": incident.expected,
         "limit": incident.limit,
@@ -123,6 +125,7 @@ def described(incident: Incident) -> dict[str, Any]:
         "money_at_risk": to_builtins(incident.at_risk),
         "customers": incident.customers,
         "why": incident.why,
+        "evidence": incident.evidence,
     }
 
 
@@ -142,19 +145,58 @@ def _transition(incident: int, states: Sequence[State], state: State, who: str) 
     click.echo(f"Incident {incident} is {state}.")
 
 
-def _moment(moment: datetime | None) -> str | None:
+def iso(moment: datetime | None) -> str | None:
+    """As JSON shows it, `"2026-03-10T12:00:00Z"`."""
     return None if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
+def _show_evidence(evidence: Mapping[str, Any]) -> None:
+    """What each signal compared, and what the excess has in common; an incident of an older release has neither."""
+    from detectors.contributors import Contributor
+
+    if evidence.get("signals"):
+        click.echo("\nEvidence")
+    for signal in evidence.get("signals", ()):
+        click.echo("\n".join(_signal_lines(signal)))
+    if evidence.get("contributors"):
+        click.echo("\nMostly")
+    for each in evidence.get("contributors", ()):
+        click.echo(f"  {convert(each, Contributor).sentence}")
+
+
+def _signal_lines(signal: Mapping[str, Any]) -> Iterator[str]:
+    from detectors.signal import odds
+    from detectors.words import span
+
+    start, end = signal["window"]
+    scope = f" of {signal['scope']}" if signal["scope"] else ""
+    day = "%Y-%m-%d %H:%M" if utc(start).date() != utc(end).date() else "%H:%M"
+    window = f"{utc(start):%Y-%m-%d %H:%M} to {utc(end):{day}} UTC ({span(end - start)})"
+    yield f"  {signal['detector']}{scope}: {window}, since {utc(signal['since']):%Y-%m-%d %H:%M}"
+    low, high = (_figure(signal, each) for each in signal["usual"])
+    observed, expected = _figure(signal, signal["observed"]), _figure(signal, signal["expected"])
+    yield f"    observed {observed}, expected {expected}, usually {low} to {high}"
+    # A rule that a user wrote asks for no odds.
+    if signal["needed"]:
+        needed = f"score {signal['score']:.1f}, {signal['needed']:.1f} needed"
+        yield f"    by normal variation {odds(signal['score'])} ({needed})"
+
+
+def _figure(signal: Mapping[str, Any], value: float) -> str:
+    """Money where the scope is a currency, a share besides where one is judged, else a count."""
+    if re.fullmatch("[a-z]{3}", signal["scope"]):
+        return str(Money(round(value * signal["unit"]), signal["scope"]))
+    count = f"{value:,.2f}".rstrip("0").rstrip(".")
+    if signal["out_of"]:
+        return f"{count} of {signal['out_of']:,.0f} ({100 * value / signal['out_of']:.1f} %)"
+    return count
+
+
 def _plain(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        {key: _moment(value) if isinstance(value, datetime) else value for key, value in row.items()} for row in rows
-    ]
+    return [{key: iso(value) if isinstance(value, datetime) else value for key, value in row.items()} for row in rows]
 
 
 def _said(value: object) -> str:
     if isinstance(value, list | tuple):
-        from billingwatch.model import Money
-
         return ", ".join(str(Money(**each)) for each in value) or "-"
     return "-" if value in (None, "") else str(value)

@@ -15,7 +15,7 @@ from billingwatch.rules import Rules, find_rules
 from billingwatch.settings import ConfigurationError, Problem, read_database, read_logs
 from billingwatch.store.connection import StoreAwayError, connect
 from billingwatch.supervisor import die_with_parent
-from detectors.registry import Detector
+from detectors.registry import Plans
 from detectors.registry import configure as configure_detectors
 
 
@@ -25,15 +25,15 @@ def begin() -> None:
     die_with_parent()
 
 
-def load_rules() -> tuple[Rules, dict[str, Detector]]:
-    """The rules and the detectors as they change them. Raises ConfigurationError with every mistake of both."""
+def load_rules() -> tuple[Rules, Plans]:
+    """The rules, and what is judged by them. Raises ConfigurationError with every mistake of both."""
     problems: list[Problem] = []
     rules = find_rules(os.environ, problems)
-    detectors, wrong = configure_detectors(rules.detectors)
-    problems += [Problem(place, fault, "see docs/detectors.md") for place, fault in wrong.items()]
+    plans, wrong = configure_detectors(rules.sections)
+    problems += [rules.file.mistake(key, fault) for key, fault in wrong.items()]
     if problems:
         raise ConfigurationError(problems)
-    return rules, detectors
+    return rules, plans
 
 
 def connect_redis(url: str) -> Redis:

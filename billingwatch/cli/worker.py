@@ -25,7 +25,7 @@ def worker(queue: str, processes: int, in_process: bool) -> None:
     """
     begin()
     stores = read_stores(os.environ)
-    rules, detectors = load_rules()
+    rules, plans = load_rules()
     if in_process and queue != "all":
         from worker.process import Process, start
         from worker.runner import run
@@ -35,7 +35,7 @@ def worker(queue: str, processes: int, in_process: bool) -> None:
 
             load()  # Apprise takes a second to import; the first alert shall not wait for it
         redis = connect_redis(stores.redis_url)
-        process = Process(stores, redis, rules, detectors, name=f"worker {queue}")
+        process = Process(stores, redis, rules, plans, name=f"worker {queue}")
         start(process)
         run(process.queue(queue), process)
         return

@@ -1,6 +1,6 @@
 """Every verified event once: batches by COPY, duplicates told apart by the primary key, monthly partitions."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime
 
 import psycopg
@@ -11,6 +11,7 @@ from billingwatch.model import Tenant
 from billingwatch.store.connection import refused
 
 _COLUMNS = "account, livemode, id, type, created, api_version, object_id, customer, received_at, payload, raw"
+_BATCH = 1000  # events that are fetched at once
 _PARTITION_LOCK = 0x5061727  # any constant that only partition making uses
 
 
@@ -30,6 +31,14 @@ class NewEvent(Struct, frozen=True):
     @property
     def key(self) -> tuple[Tenant, str]:
         return self.tenant, self.id
+
+
+class Stored(Struct, frozen=True):
+    """An event as it lies in the store; `received_at` is epoch seconds."""
+
+    tenant: Tenant
+    received_at: float
+    body: bytes
 
 
 class Insertion(Struct, frozen=True):
@@ -171,6 +180,26 @@ def customers(conn: Connection, tenant: Tenant, types: Sequence[str], start: dat
         (tenant.account, tenant.livemode, start, end, list(types)),
     ).fetchone()
     return int(row[0]) if row else 0
+
+
+def stream(conn: Connection) -> Iterator[Stored]:
+    """Every event in the order in which they arrived, in a transaction that lasts as long as the reading does.
+
+    Postgres sorts what it keeps on disk, and hands out some at a time: neither side holds them all in memory.
+    """
+    with conn.transaction(), conn.cursor("stream", binary=True) as cursor:
+        # The sort of millions of events takes longer than any other query may, and who reads may take their time.
+        conn.execute("SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0")
+        cursor.itersize = _BATCH
+        cursor.execute(
+            """
+            SELECT account, livemode, extract(epoch FROM received_at)::float8,
+                   coalesce(convert_to(payload::text, 'UTF8'), raw)
+            FROM (SELECT * FROM events ORDER BY received_at, account, livemode, id OFFSET 0) AS sorted
+            """
+        )
+        for account, livemode, received_at, body in cursor:
+            yield Stored(Tenant(account, livemode), received_at, bytes(body))
 
 
 def next_month(month: date) -> date:

@@ -13,13 +13,19 @@ from billingwatch.model import Incident, Money, State, Tenant
 
 _FIELDS = (
     "detector, metric, scope, state, severity, opened_at, first_breach_at, last_breach_at, clear_since, resolved_at, "
-    'observed, expected, "limit", peak, told, "window", why, at_risk, customers'
+    'observed, expected, "limit", peak, told, "window", why, at_risk, customers, number, evidence'
 )
 
 
 def read_open(conn: Connection, tenant: Tenant) -> list[Incident]:
     """The tenant's incidents that are not resolved."""
     return _read(conn, "account = %s AND livemode = %s AND state <> 'resolved'", (tenant.account, tenant.livemode))
+
+
+def read_recent(conn: Connection, tenant: Tenant, at: datetime) -> list[Incident]:
+    """The tenant's incidents that are not resolved, and those that may come again: resolved within two hours."""
+    where = "account = %s AND livemode = %s AND (state <> 'resolved' OR resolved_at > %s::timestamptz - interval '2 h')"
+    return _read(conn, where, (tenant.account, tenant.livemode, at))
 
 
 def read_one(conn: Connection, incident: int) -> Incident | None:
@@ -46,11 +52,11 @@ def open_incident(conn: Connection, incident: Incident) -> int | None:
     return int(row[0]) if row else None
 
 
-def update(conn: Connection, incident: Incident) -> bool:
-    """Write the incident as it is now; False where somebody resolved it meanwhile."""
+def update(conn: Connection, incident: Incident, before: State) -> bool:
+    """Write the incident as it is now; False where its state is no longer what it was `before`: a person changed it."""
     names = ", ".join(f"{field} = %s" for field in _FIELDS.split(", "))
     changed = conn.execute(
-        f"UPDATE incidents SET {names} WHERE id = %s AND state <> 'resolved'", (*_values(incident), incident.id)
+        f"UPDATE incidents SET {names} WHERE id = %s AND state = %s", (*_values(incident), incident.id, before)
     )
     return changed.rowcount == 1
 
@@ -122,4 +128,6 @@ def _values(incident: Incident) -> tuple[object, ...]:
         incident.why,
         Jsonb([msgspec.to_builtins(money) for money in incident.at_risk]),
         incident.customers,
+        incident.number,
+        Jsonb(incident.evidence),
     )

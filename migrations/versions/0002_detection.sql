@@ -7,12 +7,12 @@ ALTER TABLE accounts ADD COLUMN life bytea, ADD COLUMN rewritten_at timestamptz;
 -- One incident may have several signals; `number` counts an account's incidents, evidence is what was compared.
 ALTER TABLE incidents ADD COLUMN number integer NOT NULL DEFAULT 0, ADD COLUMN evidence jsonb NOT NULL DEFAULT '{}';
 
--- What was learnt at the end of each local day: `page` is what an evaluation reads, `archive` the hours it came from.
+-- What was learnt at the end of each local day: `forecast` is what an evaluation reads, `archive` the hours it came from.
 CREATE TABLE baselines (
     account       text        NOT NULL,
     livemode      boolean     NOT NULL,
     learned_until timestamptz NOT NULL,  -- the end of the newest day (or part of one) that was learnt from
-    page          bytea       NOT NULL,
+    forecast      bytea       NOT NULL,
     archive       bytea       NOT NULL,
     PRIMARY KEY (account, livemode)
 );

@@ -18,6 +18,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
+from msgspec import to_builtins
 from psycopg import Connection
 from redis import Redis
 
@@ -29,6 +30,7 @@ from billingwatch.queues import EVENTS, QUEUES, Queue, enqueue_events
 from billingwatch.schema import pending
 from billingwatch.store import incidents, outbox, quarantine
 from billingwatch.store.quarantine import Refusal
+from detectors.contributors import Contributor
 from tests.conftest import Servers
 from tests.factories import NOON, incident, paid, received
 from tests.pipeline.sink import listening
@@ -307,6 +309,38 @@ def test_incident_is_shown_to_programs_in_the_public_shape(opened: int) -> None:
     assert (shown["opened_at"], shown["resolved_at"]) == ("2026-03-10T12:00:00Z", None)
     assert [row["reason"] for row in shown["log"]] == ["first"]
     assert [row["error"] for row in shown["alerts"]] == ["HTTP 404"]
+
+
+def compared(detector: str, **changes: object) -> dict[str, object]:
+    """What one signal compared, as an incident's evidence holds it: 30 minutes to noon."""
+    noon = int(NOON.timestamp())
+    plain = {"scope": "", "since": noon - 1500, "window": [noon - 1800, noon], "unit": 1.0, "out_of": 0.0}
+    return {"detector": detector, "score": 6.5, "needed": 5.9} | plain | changes
+
+
+@pytest.mark.usefixtures("stores")
+def test_evidence_of_an_incident_is_shown_signal_by_signal(conn: Connection) -> None:
+    signals = [
+        compared("refund_spike", observed=12.0, expected=0.52, usual=[0.0, 2.1]),
+        compared("failure_rate", scope="checkout", observed=41.0, out_of=58.0, expected=3.48, usual=[0.0, 9.0]),
+        compared("revenue_drop", scope="kwd", observed=4.5, expected=91.25, usual=[70.0, 110.0], unit=10_000.0),
+        compared("my_rule", observed=30.0, expected=4.25, usual=[0.0, 9.0], score=0.0, needed=0.0),
+    ]
+    mostly = to_builtins(Contributor("card brand", "visa", 26, 31, 0.8, 0.41))
+    id_ = incidents.open_incident(conn, incident(evidence={"signals": signals, "contributors": [mostly]}))
+    shown = succeed("incidents", "show", str(id_))
+    for part in (
+        "refund_spike: 2026-03-10 11:30 to 12:00 UTC (30 min), since 2026-03-10 11:35",
+        "observed 12, expected 0.52, usually 0 to 2.1",
+        "by normal variation once in 3 million (score 6.5, 5.9 needed)",
+        "failure_rate of checkout: ",
+        "observed 41 of 58 (70.7 %), expected 3.48 of 58 (6.0 %)",
+        "observed 45.000 KWD, expected 912.500 KWD, usually 700.000 KWD to 1,100.000 KWD",
+        "26 of 31: card brand visa (41 % of the others)",
+    ):
+        assert part in shown
+    assert shown.count("by normal variation") == 3  # a rule of the user's asks for no odds
+    assert json.loads(succeed("incidents", "show", str(id_), "--json"))["evidence"]["signals"] == signals
 
 
 @pytest.mark.usefixtures("stores")

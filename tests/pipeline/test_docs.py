@@ -9,7 +9,6 @@ import re
 import shlex
 import subprocess
 import sys
-import tomllib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from billingwatch.rules import Rules, parse_rules
 from billingwatch.settings import Problem
 from detectors import facts
 from detectors.event import read_event
-from detectors.registry import DETECTORS, FIXED, configure
+from detectors.registry import DETECTORS, SHIPPED, configure, settings
 from detectors.series import Reading, Series
 from ingest import queue as ingest_queue
 from ingest import signature
@@ -179,31 +178,12 @@ def load(text: str) -> tuple[Rules, list[str]]:
     """The rules in this text and everything that is wrong with them, the detectors' sections included."""
     problems: list[Problem] = []
     rules = parse_rules(text, {"WHATSAPP_URL": "console://"}, "text", problems)
-    return rules, [*map(str, problems), *configure(rules.detectors)[1].values()]
+    return rules, [*map(str, problems), *configure(rules.sections)[1].values()]
 
 
 def uncommented() -> str:
     """The example with every setting taken into use: a line of prose has a space after its #."""
     return re.sub(r"^#(?=\S)", "", read("billingwatch.example.toml"), flags=re.MULTILINE)
-
-
-def test_the_example_as_it_stands_is_the_defaults() -> None:
-    assert load(read("billingwatch.example.toml")) == (Rules(), [])
-
-
-def test_the_example_holds_every_key_with_its_default() -> None:
-    rules, problems = load(uncommented())
-    assert problems == []
-    assert rules.retention_days == Rules().retention_days
-    assert rules.route.channels == tuple(rules.channels)
-    shipped = {
-        name: {"enabled": True} | {k: v for k, v in msgspec.to_builtins(detector).items() if k not in FIXED}
-        for name, detector in DETECTORS.items()
-    }
-    assert {
-        name: {k: tuple(v) if isinstance(v, list) else v for k, v in s.items()} for name, s in rules.detectors.items()
-    } == shipped
-    assert tomllib.loads(uncommented()).keys() == {"retention_days", "channels", "route", "detectors"}
 
 
 @pytest.mark.parametrize(("page", "block"), [(page, block) for page in PAGES for block in blocks(page, "toml")])
@@ -226,21 +206,18 @@ def test_every_channel_url_shown_is_of_a_shape_that_apprise_takes(url: str) -> N
 # Detectors
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", SHIPPED)
 def test_every_key_of_a_detector_is_explained_with_its_default(name: str) -> None:
     table = {
         key.strip("`"): default.strip("`")
         for key, default, *_ in rows(section("docs/detectors.md", name))
         if key[:1] == "`"
     }
-    shipped = msgspec.to_builtins(DETECTORS[name])
-    assert {key: msgspec.json.decode(default) for key, default in table.items()} == {
-        key: list(value) if isinstance(value, tuple) else value for key, value in shipped.items() if key not in FIXED
-    }
+    assert {key: msgspec.json.decode(default) for key, default in table.items()} == settings(SHIPPED[name])
 
 
 def test_the_readme_lists_the_detectors_there_are() -> None:
-    assert [row[0].strip("`") for row in rows(section("README.md", "What it detects today"))] == list(DETECTORS)
+    assert [row[0].strip("`") for row in rows(section("README.md", "What it detects today"))] == list(SHIPPED)
 
 
 def counted(metric: str, moment: datetime, count: int, stratum: str = "") -> list[Bucket]:

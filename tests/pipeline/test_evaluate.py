@@ -15,16 +15,19 @@ from billingwatch.simulator.objects import Account, Json
 from billingwatch.simulator.stream import Scenario, simulate
 from billingwatch.store import accounts, incidents, outbox
 from billingwatch.store.connection import connect
-from detectors.registry import DETECTORS
-from tests.factories import LIVE, NOON, OWN, TEST, arrived, received, refunded
+from detectors.registry import configure
+from tests.factories import LIVE, NOON, OWN, TEST, arrived, paid, received, refunded
+from tests.factories import failed as failing
 from tests.waiting import together
 from worker import jobs
 from worker.evaluate import evaluate
+from worker.learn import learn
 from worker.process import Process, start
 from worker.record import record
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 CHANNELS = ("ops", "pager")
+PLANS, _ = configure({})
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +46,19 @@ def happened(conn: Connection, told: Sequence[Json], now: datetime = NOON, **opt
         record(conn, arrived(told[start_ : start_ + 1000], **options), now)
 
 
-def burst(at: datetime, count: int = 20, account: Account = OWN) -> list[Json]:
+def burst(at: datetime, count: int = 40, account: Account = OWN) -> list[Json]:
     """So many refunds in the half hour before."""
     return [refunded(epoch(at) - n * 1800 // count, account=account) for n in range(count)]
 
 
 def judge(conn: Connection, at: datetime, tenant: Tenant = LIVE, channels: Iterable[str] = CHANNELS) -> list[int]:
-    return evaluate(conn, tenant, at, DETECTORS, tuple(channels))
+    return evaluate(conn, tenant, at, PLANS.of(tenant.account, tenant.livemode), tuple(channels))
+
+
+def studied(conn: Connection, told: Sequence[Json], now: datetime = NOON, tenant: Tenant = LIVE) -> None:
+    """They arrived over the days, and each night they were learnt."""
+    happened(conn, told, now)
+    assert learn(conn, tenant, now, PLANS.of(tenant.account, tenant.livemode))
 
 
 def messages(conn: Connection) -> list[tuple[str, str]]:
@@ -62,7 +71,7 @@ def only(conn: Connection) -> Incident:
 
 
 def test_burst_after_a_quiet_week_is_told_once_and_its_end_once(conn: Connection, week: list[Json]) -> None:
-    happened(conn, week)
+    studied(conn, week)
     assert judge(conn, NOON) == []
     assert incidents.read_all(conn) == []
 
@@ -95,12 +104,12 @@ def test_burst_after_a_quiet_week_is_told_once_and_its_end_once(conn: Connection
     assert log == [("", "open", "billingwatch"), ("open", "resolved", "billingwatch")]
 
 
-def test_burst_that_grows_is_told_as_worse_once(conn: Connection, week: list[Json]) -> None:
-    happened(conn, week)
-    happened(conn, burst(NOON, 8))
+def test_failures_that_grow_are_told_as_worse_once(conn: Connection, week: list[Json]) -> None:
+    studied(conn, week)
+    happened(conn, [paid(epoch(NOON) - n * 40) for n in range(80)] + [failing(epoch(NOON) - n * 100) for n in range(32)])
     judge(conn, NOON, channels=["ops"])
-    assert only(conn).severity == "high"
-    happened(conn, burst(NOON, 40))
+    assert only(conn).severity in ("medium", "high")
+    happened(conn, [failing(epoch(NOON) - n * 30) for n in range(100)])
     judge(conn, NOON + MINUTE, channels=["ops"])
     judge(conn, NOON + 2 * MINUTE, channels=["ops"])
     assert only(conn).severity == "critical"
@@ -110,7 +119,7 @@ def test_burst_that_grows_is_told_as_worse_once(conn: Connection, week: list[Jso
 def test_two_workers_at_the_same_moment_open_one_incident_and_stage_one_alert(
     conn: Connection, database_url: str, week: list[Json]
 ) -> None:
-    happened(conn, week)
+    studied(conn, week)
     happened(conn, burst(NOON))
 
     def work() -> list[int]:
@@ -124,7 +133,7 @@ def test_two_workers_at_the_same_moment_open_one_incident_and_stage_one_alert(
 
 
 def test_two_workers_at_the_same_moment_resolve_once(conn: Connection, database_url: str, week: list[Json]) -> None:
-    happened(conn, week)
+    studied(conn, week)
     happened(conn, burst(NOON))
     judge(conn, NOON, channels=["ops"])
     judge(conn, NOON + 2 * HOUR, channels=["ops"])
@@ -137,18 +146,21 @@ def test_two_workers_at_the_same_moment_resolve_once(conn: Connection, database_
     assert messages(conn) == [("ops", "first"), ("ops", "resolved")]
 
 
-def test_incident_resolved_by_hand_while_it_lasts_opens_anew(conn: Connection, week: list[Json]) -> None:
-    happened(conn, week)
+def test_incident_resolved_by_hand_comes_again_only_with_new_evidence(conn: Connection, week: list[Json]) -> None:
+    studied(conn, week)
     happened(conn, burst(NOON))
     judge(conn, NOON, channels=["ops"])
     incidents.set_state(conn, only(conn).id, ["open"], "resolved", NOON)
     judge(conn, NOON + MINUTE, channels=["ops"])
+    assert only(conn).state == "resolved"
+    happened(conn, burst(NOON + 2 * HOUR))
+    judge(conn, NOON + 2 * HOUR, channels=["ops"])
     assert [each.state for each in incidents.read_all(conn)] == ["open", "resolved"]
     assert messages(conn) == [("ops", "first"), ("ops", "first")]
 
 
 def test_acknowledged_incident_stays_so_and_is_told_when_it_is_over(conn: Connection, week: list[Json]) -> None:
-    happened(conn, week)
+    studied(conn, week)
     happened(conn, burst(NOON))
     judge(conn, NOON, channels=["ops"])
     incidents.set_state(conn, only(conn).id, ["open"], "acked", NOON)
@@ -160,7 +172,7 @@ def test_acknowledged_incident_stays_so_and_is_told_when_it_is_over(conn: Connec
 
 
 def test_events_of_last_week_that_arrive_now_open_nothing(conn: Connection, week: list[Json]) -> None:
-    happened(conn, week)
+    studied(conn, week)
     happened(conn, burst(NOON - 7 * DAY, 60), at=NOON.timestamp())
     assert judge(conn, NOON) == []
     assert incidents.read_all(conn) == []
@@ -181,8 +193,8 @@ def test_replayed_month_with_an_incident_in_it_opens_nothing_and_replayed_again_
 
 
 def test_burst_in_test_mode_is_no_news_about_live_money(conn: Connection, week: list[Json]) -> None:
-    happened(conn, week)
-    happened(conn, [{**told, "livemode": False} for told in week])
+    studied(conn, week)
+    studied(conn, [{**told, "livemode": False} for told in week], tenant=TEST)
     happened(conn, burst(NOON, account=Account(livemode=False)))
     assert judge(conn, NOON) == []
     assert judge(conn, NOON, TEST, ["ops"]) != []
@@ -192,7 +204,7 @@ def test_burst_in_test_mode_is_no_news_about_live_money(conn: Connection, week: 
 def test_one_connected_account_in_trouble_is_not_the_other(conn: Connection, week: list[Json]) -> None:
     shop, other = Account(connected="acct_shop"), Account(connected="acct_other")
     for account in (shop, other):
-        happened(conn, [{**told, "account": account.connected} for told in week])
+        studied(conn, [{**told, "account": account.connected} for told in week], tenant=Tenant(account.connected, True))
     happened(conn, burst(NOON, account=shop))
     assert judge(conn, NOON, Tenant("acct_other", True)) == []
     judge(conn, NOON, Tenant("acct_shop", True))
@@ -206,7 +218,7 @@ def test_account_nobody_knows_is_not_judged(conn: Connection) -> None:
 def test_silence_opens_waits_while_a_backfill_arrives_and_ends_with_the_next_event(
     conn: Connection, week: list[Json]
 ) -> None:
-    happened(conn, week)
+    studied(conn, week)
     quiet = NOON + 10 * HOUR
     old = burst(NOON - 6 * DAY, 1)
     happened(conn, old, now=quiet, at=(quiet - 5 * MINUTE).timestamp())
@@ -217,14 +229,14 @@ def test_silence_opens_waits_while_a_backfill_arrives_and_ends_with_the_next_eve
 
     back = quiet + HOUR
     happened(conn, [refunded(epoch(back))], now=back)
-    for minutes in (0, 5):
+    for minutes in (0, 10):
         judge(conn, back + minutes * MINUTE, channels=["ops"])
     assert only(conn).state == "resolved"
     assert messages(conn) == [("ops", "first"), ("ops", "resolved")]
 
 
 def test_without_a_channel_the_console_is_told(conn: Connection, week: list[Json]) -> None:
-    happened(conn, week)
+    studied(conn, week)
     happened(conn, burst(NOON))
     judge(conn, NOON, channels=[])
     assert messages(conn) == [("console", "first")]
@@ -233,7 +245,7 @@ def test_without_a_channel_the_console_is_told(conn: Connection, week: list[Json
 
 
 def test_evaluation_that_fails_half_way_leaves_no_incident_and_no_alert(conn: Connection, week: list[Json]) -> None:
-    happened(conn, week)
+    studied(conn, week)
     happened(conn, burst(NOON))
     with conn.transaction(force_rollback=True):
         assert len(judge(conn, NOON)) == 2
@@ -260,6 +272,7 @@ def test_backlog_holds_judgement_back_to_its_oldest_event(
         conn, [{**told, "created": told["created"] + shift} for told in week], now=now, at=(now - 12 * HOUR).timestamp()
     )
     conn.execute("UPDATE accounts SET newest_event = %s", (now - 12 * HOUR,))
+    assert learn(conn, LIVE, now - 11 * HOUR, PLANS.of("default"))
     start(process)
     job_id = waiting_since(redis, now - 12 * HOUR)
     jobs.evaluate("default", True)

@@ -15,7 +15,7 @@ from billingwatch.rules import Rules
 from billingwatch.schema import migrate
 from billingwatch.settings import Stores
 from billingwatch.store.connection import connect
-from detectors.registry import DETECTORS
+from detectors.registry import configure
 from detectors.series import DAY, HOUR, MINUTE
 from ingest.queue import EventQueue, Health, durability_problems
 from tests.conftest import Servers
@@ -59,7 +59,7 @@ def test_the_redis_users_of_the_manual_can_do_their_work_and_no_more(
             receiver.lrange(f"rq:queue:{EVENTS}", 0, -1)
         with pytest.raises(NoPermissionError):
             worker.flushall()
-        process = Process(Stores(database_url, redis_users["worker"]), worker, Rules(), dict(DETECTORS), "tests")
+        process = Process(Stores(database_url, redis_users["worker"]), worker, Rules(), configure({})[0], "tests")
         start(process)
         run(process.queue(EVENTS), process, burst=True)
         assert process.conn().execute("SELECT count(*) FROM events").fetchone() == (1,)
@@ -95,7 +95,7 @@ def test_the_postgres_users_of_the_manual_can_do_their_work_and_no_more(
         events = [paid(moment - 3 * DAY), *(refunded(moment - MINUTE) for _ in range(6))]
         assert record(store, [received(each) for each in events], now).new == 7
     with connect(postgres_users["billingwatch_judge"], "tests") as judge:
-        (alert,) = evaluate(judge, LIVE, now, DETECTORS, ("console",))
+        (alert,) = evaluate(judge, LIVE, now, configure({})[0].of("default"), ("console",))
         assert deliver(judge, alert, {"console": "console://"}, now + timedelta(seconds=HOUR)) is True
         for statement in ("DELETE FROM events", "SELECT FROM quarantine", "DROP TABLE rollups"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):

@@ -1,199 +1,141 @@
-"""An incident's life, step by step: what each verdict changes, and what people are told of it."""
+"""From what happened to an account to the incident that is stored and told: figures, words, money, severity."""
 
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 import pytest
 
-from billingwatch.model import Incident, Money, Severity, Tenant, Verdict
-from detectors.incident import Change, step
+from billingwatch.model import Incident, Money, Tenant
+from detectors.incident import Scene, tell
+from detectors.life import Change, Open
+from detectors.registry import configure
+from detectors.sheet import Sheet
+from detectors.signal import Signal
+from detectors.strip import BIN
 
-AT = datetime(2026, 9, 14, 10, 0, tzinfo=UTC)
-TENANT = Tenant("acct_1", True)
-RECOVERY = 1800  # seconds
+NOW = 1_790_000_100
+PLANS, _ = configure(
+    {"detectors": {"refund_spike": {"severity": "high"}}, "rules": {"many": {"metric": "refund.created"}}}
+)
+PLAN = PLANS.of("default")
 
 
-def minutes(count: float) -> timedelta:
-    return timedelta(minutes=count)
-
-
-def verdict(breached: bool, **changes: Any) -> Verdict:
+def signal(**changes: Any) -> Signal:
     fields: dict[str, Any] = {
-        "breached": breached,
+        "detector": "refund_spike",
+        "side": "up",
+        "window": 36,
+        "start": NOW - 36 * BIN,
+        "end": NOW,
         "observed": 12.0,
-        "expected": 2.0,
-        "limit": 7.0,
-        "window": 3600,
-        "why": "12 refunds in the last hour",
-        "severity": "high",
-        "at_risk": (Money(900, "usd"),),
-        "customers": 3,
+        "expected": 5.0,
+        "sd": 1.2,
+        "score": 7.9,
+        "needed": 6.5,
     }
-    return Verdict(**(fields | changes))
+    return Signal(**(fields | changes))
 
 
-BREACHED = verdict(True)
-BETWEEN = verdict(False, observed=6.0)
-RECOVERED = verdict(False, observed=1.0, recovered=True)
-
-OPEN = Incident(
-    tenant=TENANT,
-    detector="refund_spike",
-    metric="refund.created",
-    severity="high",
-    opened_at=AT - minutes(60),
-    first_breach_at=AT - minutes(90),
-    last_breach_at=AT - minutes(20),
-    observed=20.0,
-    expected=2.0,
-    limit=7.0,
-    peak=20.0,
-    told=20.0,
-    window=3600,
-    why="20 refunds in the last hour",
-    customers=9,
-    id=7,
-)
+def part(**changes: Any) -> Open:
+    fields: dict[str, Any] = {
+        "incident": 4,
+        "opened": NOW,
+        "onset": NOW - 7200,
+        "window": 36,
+        "signal": signal(),
+        "rank": 0,
+    }
+    return Open(**(fields | changes))
 
 
-def taken(incident: Incident | None, judged: Verdict | None, at: datetime = AT) -> Change | None:
-    return step(
-        incident, judged, at, tenant=TENANT, detector="refund_spike", metric="refund.created", recovery=RECOVERY
-    )
+def scene(units: dict[str, float] | None = None) -> Scene:
+    sheet = Sheet(PLAN.lines, NOW // 3600 - 5, 6)
+    for currency, amount in (("usd", 900), ("jpy", 5000)):
+        sheet.add("refund.created", "", currency, NOW // BIN * BIN - BIN, 3, amount)
+    return Scene(Tenant("default", True), PLAN.judges, PLAN.lines, sheet, units or {})
 
 
-def opened(**changes: Any) -> Incident:
-    return msgspec.structs.replace(OPEN, **changes)
+def opened(*parts: Open, where: Scene | None = None) -> Incident:
+    found, reason = tell(None, parts, [Change(NOW, "refund_spike", "first", parts[0])], NOW, where or scene())
+    assert reason == "first"
+    return found
 
 
-KEPT: dict[str, Any] = {
-    "last_breach_at": AT,
-    "clear_since": None,
-    "observed": 12.0,
-    "peak": 20.0,
-    "why": "12 refunds in the last hour",
-    "at_risk": (Money(900, "usd"),),
-    "customers": 9,
-}
+def test_what_opens_says_what_was_compared() -> None:
+    found = opened(part())
+    assert (found.number, found.detector, found.metric, found.state) == (4, "refund_spike", "refund.created", "open")
+    assert (found.observed, found.expected, found.peak, found.told) == (12, 5, 12, 12)
+    assert found.expected < found.limit <= found.observed
+    assert found.why == "12 refunds in 3 h, normally 2-8 (expected 5.0); by normal variation once in 79 million"
+    assert found.at_risk == (Money(5000, "jpy"), Money(900, "usd"))
+    assert int(found.first_breach_at.timestamp()) == NOW - 7200
+    (told,) = found.evidence["signals"]
+    assert (told["observed"], told["score"], told["needed"]) == (12, 7.9, 6.5)
 
 
 @pytest.mark.parametrize(
-    ("incident", "judged", "changes", "reason"),
+    ("detector", "rank", "severity"),
     [
-        pytest.param(OPEN, BREACHED, KEPT, None, id="breached again: the evidence is kept current"),
-        pytest.param(opened(state="acked"), BREACHED, KEPT, None, id="breached again, seen by a person: stays acked"),
-        pytest.param(
-            OPEN, verdict(True, observed=31.0, customers=40), KEPT | {"observed": 31.0, "peak": 31.0, "customers": 40},
-            None, id="breached more than ever: the peak moves",
-        ),
-        pytest.param(
-            OPEN, verdict(True, severity="critical"), KEPT | {"severity": "critical", "told": 12.0}, "worse",
-            id="more severe is told",
-        ),
-        pytest.param(
-            opened(state="acked"), verdict(True, severity="critical"), KEPT | {"severity": "critical", "told": 12.0},
-            "worse", id="more severe is told to who has seen it, too",
-        ),
-        pytest.param(OPEN, verdict(True, severity="medium"), KEPT, None, id="less severe changes no severity"),
-        pytest.param(
-            opened(clear_since=AT - minutes(29)), BREACHED, KEPT, None, id="breached while recovering: starts again"
-        ),
-        pytest.param(OPEN, BETWEEN, {"clear_since": None}, None, id="between breached and recovered: stays open"),
-        pytest.param(
-            opened(clear_since=AT - minutes(29)), BETWEEN, {"clear_since": None}, None,
-            id="between, while recovering: starts again",
-        ),
-        pytest.param(
-            opened(clear_since=AT - minutes(31)), BETWEEN, {"clear_since": None}, None,
-            id="between at the end of recovery: not resolved",
-        ),
-        pytest.param(OPEN, RECOVERED, {"clear_since": AT}, None, id="recovered for the first time"),
-        pytest.param(
-            opened(clear_since=AT - minutes(29.9)), RECOVERED, {"clear_since": AT - minutes(29.9)}, None,
-            id="recovered, not long enough",
-        ),
-        pytest.param(
-            opened(clear_since=AT - minutes(30)), RECOVERED,
-            {"state": "resolved", "clear_since": AT - minutes(30), "resolved_at": AT}, "resolved",
-            id="recovered long enough on end",
-        ),
-        pytest.param(
-            opened(state="acked", clear_since=AT - minutes(45)), RECOVERED,
-            {"state": "resolved", "clear_since": AT - minutes(45), "resolved_at": AT}, "resolved",
-            id="acked ones are resolved as well",
-        ),
+        ("refund_spike", 0, "high"),  # as the file says, at the least
+        ("refund_spike", 2, "critical"),
+        ("churn_spike", 0, "medium"),
+        ("churn_spike", 1, "high"),
+        ("webhook_silence", 0, "critical"),
+        ("many", 2, "medium"),  # a rule's own
     ],
-)  # fmt: skip
-def test_what_a_verdict_changes_of_an_open_incident(
-    incident: Incident, judged: Verdict, changes: dict[str, Any], reason: str | None
-) -> None:
-    assert taken(incident, judged) == Change(msgspec.structs.replace(incident, **changes), reason)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("incident", [None, OPEN, opened(state="acked", clear_since=AT - minutes(99))])
-def test_no_verdict_judges_nothing(incident: Incident | None) -> None:
-    assert taken(incident, None) is None
-
-
-@pytest.mark.parametrize("judged", [BETWEEN, RECOVERED])
-def test_without_a_breach_nothing_opens(judged: Verdict) -> None:
-    assert taken(None, judged) is None
-
-
-@pytest.mark.parametrize("severity", ["low", "medium", "high", "critical"])
-def test_a_breach_opens_an_incident_with_its_evidence_and_tells_it_first(severity: Severity) -> None:
-    change = taken(None, verdict(True, severity=severity))
-    expected = Incident(
-        tenant=TENANT,
-        detector="refund_spike",
-        metric="refund.created",
-        severity=severity,
-        opened_at=AT,
-        first_breach_at=AT,
-        last_breach_at=AT,
-        observed=12.0,
-        expected=2.0,
-        limit=7.0,
-        peak=12.0,
-        told=12.0,
-        window=3600,
-        why="12 refunds in the last hour",
-        at_risk=(Money(900, "usd"),),
-        customers=3,
-    )
-    assert change == Change(expected, "first")
-
-
-@pytest.mark.parametrize(
-    ("began", "first_breach_at"),
-    [(AT - minutes(40), AT - minutes(40)), (None, AT), (AT, AT), (AT + minutes(1), AT)],
 )
-def test_an_incident_began_when_the_breach_did_and_never_after_it_opened(
-    began: datetime | None, first_breach_at: datetime
-) -> None:
-    change = taken(None, verdict(True, first_breach_at=began))
-    assert change is not None
-    assert (change.incident.opened_at, change.incident.first_breach_at) == (AT, first_breach_at)
+def test_severity_is_the_rank_s_and_the_detector_s_at_least(detector: str, rank: int, severity: str) -> None:
+    assert opened(part(rank=rank, signal=signal(detector=detector))).severity == severity
 
 
-def test_a_whole_life() -> None:
-    """A burst that gets worse, half recovers, comes back and ends: three messages in four hours."""
-    critical = verdict(True, severity="critical", observed=40.0)
-    judged = [BREACHED, BREACHED, critical, BETWEEN, *[RECOVERED] * 5, BREACHED, critical, *[RECOVERED] * 9]
-    incident, told = None, []
-    for tick, each in enumerate(judged):
-        change = taken(incident, each, AT + minutes(5 * tick))
-        if change is None:
-            continue
-        incident = change.incident
-        if change.reason:
-            told.append((5 * tick, change.reason))
-        if incident.state == "resolved":
-            break
-    assert told == [(0, "first"), (10, "worse"), (85, "resolved")]
-    assert incident is not None
-    assert incident.opened_at == AT
-    assert incident.last_breach_at == AT + minutes(50)
-    assert incident.clear_since == AT + minutes(55)
-    assert incident.peak == 40.0
+def test_a_share_is_told_as_a_share() -> None:
+    failing = signal(detector="failure_rate", observed=41, out_of=58, expected=3.5, sd=2, scope="checkout", window=3)
+    found = opened(part(signal=failing))
+    assert (found.observed, found.expected) == (round(41 / 58, 4), round(3.5 / 58, 4))
+    assert found.expected < found.limit < found.observed
+    assert found.why.startswith("41 of 58 checkout payments failed in 3 h (71%); usually 6%")
+
+
+def test_money_is_told_in_its_currency_and_what_is_missing_is_at_risk() -> None:
+    missing = signal(detector="revenue_drop", side="down", observed=2, expected=10, sd=1.5, scope="jpy")
+    found = opened(part(signal=missing), where=scene({"revenue.jpy": 500.0}))
+    assert (found.observed, found.expected) == (1000, 5000)
+    assert found.why.startswith("1,000 JPY from checkouts in 3 h, normally 3,500 JPY to 6,500 JPY")
+    assert found.at_risk == (Money(4000, "jpy"),)
+
+
+def test_the_strongest_part_speaks_and_every_part_is_evidence() -> None:
+    other = part(rank=2, onset=NOW - 9000, signal=signal(detector="churn_spike", score=9.0))
+    found = opened(part(), other)
+    assert found.severity == "critical"
+    assert [each["detector"] for each in found.evidence["signals"]] == ["churn_spike", "refund_spike"]
+    assert int(found.first_breach_at.timestamp()) == NOW - 9000
+
+
+def test_what_gets_worse_is_told_and_what_stays_is_not() -> None:
+    before = msgspec.structs.replace(opened(part()), id=9, state="acked")
+    grown = part(rank=2, signal=signal(observed=40.0, score=20.0))
+    now, reason = tell(before, [grown], [Change(NOW + 60, "refund_spike", "worse", grown)], NOW + 60, scene())
+    assert (reason, now.severity, now.observed, now.told, now.peak) == ("worse", "critical", 40, 40, 40)
+    assert (now.id, now.state, now.opened_at) == (9, "acked", before.opened_at)
+    again, reason = tell(now, [part()], [], NOW + 120, scene())
+    assert (reason, again.severity, again.peak, again.told) == (None, "critical", 40, 40)
+
+
+def test_what_is_over_is_told_with_its_worst() -> None:
+    before = msgspec.structs.replace(opened(part(rank=2)), id=9)
+    ended = part(clear_since=NOW + 600)
+    over, reason = tell(before, [], [Change(NOW + 2400, "refund_spike", "resolved", ended)], NOW + 2400, scene())
+    assert (reason, over.state, over.severity) == ("resolved", "resolved", "critical")
+    assert over.resolved_at is not None
+    assert int(over.resolved_at.timestamp()) == NOW + 2400
+    assert over.clear_since is not None
+    assert int(over.clear_since.timestamp()) == NOW + 600
+
+
+def test_what_comes_again_within_the_hour_is_the_same_incident_told_anew() -> None:
+    before = msgspec.structs.replace(opened(part()), id=9)
+    ended = part(clear_since=NOW + 60)
+    over, _ = tell(before, [], [Change(NOW + 1800, "refund_spike", "resolved", ended)], NOW + 1800, scene())
+    again, reason = tell(over, [part()], [Change(NOW + 2400, "refund_spike", "reopened", part())], NOW + 2400, scene())
+    assert (reason, again.id, again.state, again.resolved_at) == ("first", 9, "open", None)

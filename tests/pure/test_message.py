@@ -5,13 +5,23 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billingwatch.model import Incident, Money, Reason, Tenant
+from detectors.contributors import Contributor
 from notify import message
 from tests.pure.messages import AT, CARD_LIKE, incident
+
+
+def shared(dimension: str, value: str, count: int, total: int, usual: float | None = None) -> dict[str, Any]:
+    """A contributor as an incident's evidence holds it."""
+    found = Contributor(dimension, value, count, total, count / total, usual)
+    held: dict[str, Any] = msgspec.to_builtins(found)
+    return held
+
 
 FAILED = "https://dashboard.stripe.com/payments?status%5B0%5D=failed"
 
@@ -136,6 +146,78 @@ MESSAGES: list[tuple[str, Incident, Reason, float | None, str, list[str]]] = [
         ],
     ),
     (
+        "what the excess has in common stands behind the sentence",
+        incident(
+            evidence={
+                "contributors": [
+                    shared("decline code", "do_not_honor", 28, 31),
+                    shared("card brand", "visa", 26, 31, usual=0.41),
+                ]
+            },
+        ),
+        "first",
+        None,
+        "CRITICAL: payments failing on default: 71 %, usually 6 %",
+        [
+            "41 of 58 card payments failed in 15 min; usually 6 %",
+            "Mostly: decline code do_not_honor (28 of 31), card brand visa (26 of 31; else 41 %)",
+            "Since 14:05 UTC (2 h 5 min)",
+            "At risk: 1,823.00 USD, 31 customers",
+            f"In Stripe: {FAILED}",
+        ],
+    ),
+    (
+        "what comes back says so, since it is told as the first time",
+        incident(at_risk=(), customers=0),
+        "first",
+        0.4,
+        "CRITICAL: payments failing on default: 71 %, usually 6 %",
+        [
+            "41 of 58 card payments failed in 15 min; usually 6 %",
+            "It was over, and has come back.",
+            "Since 14:05 UTC (2 h 5 min)",
+            f"In Stripe: {FAILED}",
+        ],
+    ),
+    (
+        "the lowest of a drop is its worst, and money has the decimals of its currency",
+        incident(
+            detector="revenue_drop",
+            metric="revenue",
+            scope="kwd",
+            observed=45_000.2,
+            expected=912_500.0,
+            peak=45_000.2,
+            why="45.000 KWD from checkouts in 3 h, normally 700.000 KWD to 1,100.000 KWD",
+            at_risk=(Money(867500, "kwd"),),
+            customers=0,
+            state="resolved",
+            resolved_at=datetime(2026, 3, 2, 15, 35, tzinfo=UTC),
+        ),
+        "resolved",
+        None,
+        "RESOLVED: revenue drop on default: lowest 45.000 KWD",
+        [
+            "45.000 KWD from checkouts in 3 h, normally 700.000 KWD to 1,100.000 KWD",
+            "Over after 1 h 30 min: 14:05 UTC to 15:35 UTC, lowest 45.000 KWD",
+            "In all: 867.500 KWD",
+            "In Stripe: https://dashboard.stripe.com/payments",
+        ],
+    ),
+    (
+        "a share is a share for the detector of shares alone",
+        incident(detector="refund_rate", metric="refund", observed=12, expected=1.1, at_risk=(), customers=0),
+        "worse",
+        6.0,
+        "WORSE, CRITICAL: refund rate of refunds on default: 12, usually 1.1",
+        [
+            "41 of 58 card payments failed in 15 min; usually 6 %",
+            "Worse: from 6 to 12",
+            "Since 14:05 UTC (2 h 5 min)",
+            "In Stripe: https://dashboard.stripe.com/payments?status%5B0%5D=refunded",
+        ],
+    ),
+    (
         "no number where the detector has none",
         incident(detector="surge", metric="dispute.created", observed=float("inf"), at_risk=(), customers=0),
         "first",
@@ -159,6 +241,35 @@ def test_message(about: Incident, reason: Reason, told: float | None, title: str
     composed = message.compose(about, reason, AT, told=told)
     assert composed.title == title
     assert composed.body.splitlines() == lines
+
+
+# (detector, currency, observed, expected, what the title says)
+MONEY = [
+    ("revenue_drop", "usd", 120_000.4, 450_050.0, "1,200.00 USD, usually 4,500.50 USD"),
+    ("revenue_drop", "jpy", 5_000.0, 1_250_000.0, "5,000 JPY, usually 1,250,000 JPY"),
+    ("revenue_drop", "kwd", 0.0, 912_500.0, "0.000 KWD, usually 912.500 KWD"),
+    ("mrr_drop", "eur", 90_000.0, 4_510.0, "900.00 EUR, usually 45.10 EUR"),
+    ("large_refunds", "jpy", 90_000.0, 4_510.0, "90,000 JPY, usually 4,510 JPY"),
+]
+
+
+@pytest.mark.parametrize(("detector", "currency", "observed", "expected", "figure"), MONEY)
+def test_money_in_a_title_has_the_decimals_of_its_currency(
+    detector: str, currency: str, observed: float, expected: float, figure: str
+) -> None:
+    about = incident(detector=detector, metric="revenue", scope=currency, observed=observed, expected=expected)
+    composed = message.compose(about, "first", AT)
+    assert composed.title.endswith(f" on default: {figure}")
+    assert "Concerns" not in composed.body
+
+
+def test_many_long_names_of_contributors_are_cut() -> None:
+    long = [shared("product", f"prod_{'x' * 200}", 12_345, 23_456, usual=0.123) for _ in range(3)]
+    body = message.compose(incident(evidence={"contributors": long}), "first", AT).body
+    (line,) = [line for line in body.splitlines() if line.startswith("Mostly: ")]
+    assert len(line) == message.MOSTLY_LENGTH
+    assert line.endswith("…")
+    assert "(12,345 of 23,456; else 12 %)" in line
 
 
 def test_times_are_local_and_carry_their_date_on_another_day() -> None:
@@ -217,14 +328,18 @@ def test_account_that_is_no_account_id_stays_out_of_the_link() -> None:
     before=st.text(max_size=200),
     local=st.from_regex(r"[a-z0-9._+-]{1,20}", fullmatch=True),
     card=st.from_regex(r"\d{4}([ .-]?)\d{4}\1\d{4}\1\d{4}", fullmatch=True),
-    place=st.sampled_from(["why", "scope", "account", "detector", "metric"]),
+    place=st.sampled_from(["why", "scope", "account", "detector", "metric", "contributor"]),
 )
 @settings(max_examples=40, deadline=None)
 def test_no_address_and_no_card_number_stands_in_a_message(
     reason: Reason, before: str, local: str, card: str, place: str
 ) -> None:
     text = f"{before} {local}@shop.example, {card}"
-    changes: dict[str, Any] = {"tenant": Tenant(text, True)} if place == "account" else {place: text}
+    changes: dict[str, Any] = {place: text}
+    if place == "account":
+        changes = {"tenant": Tenant(text, True)}
+    if place == "contributor":
+        changes = {"evidence": {"contributors": [shared("price", text, 1, 1)] * 3}}
     composed = message.compose(incident(**changes), reason, AT)
     told = f"{composed.title}\n{composed.body}"
     assert f"{local}@" not in told

@@ -1,16 +1,27 @@
-"""The rules of billingwatch.toml: what they mean, and every mistake in them with its key."""
+"""The file billingwatch.toml: channels and routes, every mistake with its line and key, the example that is shipped."""
 
+import json
+import re
+import tomllib
 from pathlib import Path
+from typing import cast
 
 import pytest
+from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from billingwatch.rules import Route, Rules, parse_rules, read_rules
+from billingwatch.cli import main
+from billingwatch.rules import Mistake, Route, Rules, parse_rules, read_rules
 from billingwatch.settings import ConfigurationError, Problem
-from detectors.registry import DETECTORS, configure
+from detectors.registry import DIALS, SHIPPED, configure, settings
+from detectors.rule import KEYS
+from detectors.setting import SENSITIVITIES
+from detectors.threshold import Threshold
 
 TOML = "b.toml"
+EXAMPLE = Path(__file__).parents[2] / "billingwatch.example.toml"
 
 
 def parsed(text: str, **env: str) -> tuple[Rules, list[str]]:
@@ -56,7 +67,8 @@ A, B = "json://a", "json://b"
 def test_channels_and_the_route_to_them(
     text: str, env: dict[str, str], channels: dict[str, str], route: tuple[str, ...]
 ) -> None:
-    assert parsed(text, **env) == (Rules(channels=channels, route=Route(route)), [])
+    rules, problems = parsed(text, **env)
+    assert (rules.channels, rules.route, problems) == (channels, Route(route), [])
 
 
 def test_a_channels_address_may_stand_in_a_file(tmp_path: Path) -> None:
@@ -71,70 +83,158 @@ def test_the_environments_addresses_may_stand_in_a_file(tmp_path: Path) -> None:
     assert (rules.channels, problems) == ({"default": A}, [])
 
 
-KNOWN = "known: channels, route, detectors, retention_days"
+KNOWN = "known: channels, route, retention_days, sensitivity, time_zone, holidays, detectors, rules, accounts"
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("channel.x = 1", [f"b.toml: channel: unknown key ({KNOWN})"]),
-        ("b = 1\na = 2", [f"b.toml: a: unknown key ({KNOWN})", f"b.toml: b: unknown key ({KNOWN})"]),
+        ("channel.x = 1", ['b.toml:1: channel: unknown key (did you mean "channels"?)']),
+        ("[route]\n[rule.x]", ['b.toml:2: rule: unknown key (did you mean "rules"?)']),
+        ("b = 1\na = 2", [f"b.toml:2: a: unknown key ({KNOWN})", f"b.toml:1: b: unknown key ({KNOWN})"]),
         (
             'route.channels = ["chat", "mail"]\nchannels.sms = "json://a"',
             [
-                "b.toml: route.channels: no channel is named 'chat' (named: sms)",
-                "b.toml: route.channels: no channel is named 'mail' (named: sms)",
+                "b.toml:1: route.channels: no channel is named 'chat' (named: sms)",
+                "b.toml:1: route.channels: no channel is named 'mail' (named: sms)",
             ],
         ),
-        ('route.channels = ["chat"]', ["b.toml: route.channels: no channel is named 'chat' (named: none)"]),
+        ('route.channels = ["chat"]', ["b.toml:1: route.channels: no channel is named 'chat' (named: none)"]),
         (
             'route.channels = ["slack://secret"]',
-            ["b.toml: route.channels: no channel is named an address (named: none)"],
+            ["b.toml:1: route.channels: no channel is named an address (named: none)"],
         ),
-        ('channels.chat = "env:CHAT"', ["b.toml: channels.chat: the variable CHAT is not set"]),
+        ('channels.chat = "env:CHAT"', ["b.toml:1: channels.chat: the variable CHAT is not set"]),
         (
             'channels.chat = ["env:A", "env:B"]',
-            ["b.toml: channels.chat: the variable A is not set", "b.toml: channels.chat: the variable B is not set"],
+            [
+                "b.toml:1: channels.chat: the variable A is not set",
+                "b.toml:1: channels.chat: the variable B is not set",
+            ],
         ),
         (
             'channels.chat = "file:/nowhere/chat"',
-            ["b.toml: channels.chat: /nowhere/chat cannot be read: FileNotFoundError"],
+            ["b.toml:1: channels.chat: /nowhere/chat cannot be read: FileNotFoundError"],
         ),
-        ("channels.chat = []", ["b.toml: channels.chat: has no address (an Apprise URL or a list of them)"]),
-        ('channels.chat = ""', ["b.toml: channels.chat: has no address (an Apprise URL or a list of them)"]),
+        ("channels.chat = []", ["b.toml:1: channels.chat: has no address (an Apprise URL or a list of them)"]),
+        ('channels.chat = ""', ["b.toml:1: channels.chat: has no address (an Apprise URL or a list of them)"]),
         (
             'channels.a-1 = "json://a"\nchannels.a = ["json://b", "json://c"]',
-            ["b.toml: channels.a-1: names two channels (several addresses of NAME are NAME-1, NAME-2, …)"],
+            ["b.toml:1: channels.a-1: names two channels (several addresses of NAME are NAME-1, NAME-2, …)"],
         ),
-        ("channels.chat = 5", ["b.toml: channels: Expected `str | array`, got `int` - at `$[...]`"]),
-        ('channels = "json://a"', ["b.toml: channels: Expected `object`, got `str`"]),
-        ('route.to = ["a"]', ["b.toml: route: Object contains unknown field `to`"]),
-        ('route.channels = "chat"', ["b.toml: route: Expected `array`, got `str` - at `$.channels`"]),
-        ('retention_days = "400"', ["b.toml: retention_days: Expected `int`, got `str`"]),
-        ("retention_days = true", ["b.toml: retention_days: Expected `int`, got `bool`"]),
-        ("retention_days = 30", ["b.toml: retention_days: 30 is too few (31 days at least: baselines need them)"]),
-        ("retention_days = 0", ["b.toml: retention_days: 0 is too few (31 days at least: baselines need them)"]),
-        ("detectors.surge = 3", ["b.toml: detectors: Expected `object`, got `int` - at `$[...]`"]),
+        ("channels.chat = 5", ["b.toml:1: channels: Expected `str | array`, got `int` - at `$[...]`"]),
+        ('channels = "json://a"', ["b.toml:1: channels: Expected `object`, got `str`"]),
+        ('route.to = ["a"]', ["b.toml:1: route: Object contains unknown field `to`"]),
+        ('route.channels = "chat"', ["b.toml:1: route: Expected `array`, got `str` - at `$.channels`"]),
+        ('retention_days = "400"', ["b.toml:1: retention_days: Expected `int`, got `str`"]),
+        ("retention_days = true", ["b.toml:1: retention_days: Expected `int`, got `bool`"]),
+        ("retention_days = 30", ["b.toml:1: retention_days: 30 is too few (31 days at least: baselines need them)"]),
+        ("retention_days = 0", ["b.toml:1: retention_days: 0 is too few (31 days at least: baselines need them)"]),
         (
             'colour = "red"\nretention_days = 1\nroute.channels = ["x"]\nchannels.y = "env:Y"',
             [
-                f"b.toml: colour: unknown key ({KNOWN})",
-                "b.toml: channels.y: the variable Y is not set",
-                "b.toml: route.channels: no channel is named 'x' (named: y)",
-                "b.toml: retention_days: 1 is too few (31 days at least: baselines need them)",
+                f"b.toml:1: colour: unknown key ({KNOWN})",
+                "b.toml:4: channels.y: the variable Y is not set",
+                "b.toml:3: route.channels: no channel is named 'x' (named: y)",
+                "b.toml:2: retention_days: 1 is too few (31 days at least: baselines need them)",
             ],
         ),
     ],
 )
-def test_every_mistake_is_told_with_its_key(text: str, expected: list[str]) -> None:
+def test_every_mistake_is_told_with_its_line_and_key(text: str, expected: list[str]) -> None:
     assert parsed(text)[1] == expected
 
 
 def test_what_is_no_toml_is_told_with_its_line() -> None:
     _, problems = parsed("retention_days = 400\n[channels\n")
     assert len(problems) == 1
-    assert problems[0].startswith("b.toml: ")
-    assert "line 2" in problems[0]
+    assert problems[0].startswith("b.toml:2: ")
+    assert problems[0].endswith("(TOML: https://toml.io)")
+
+
+PLACES = """\
+# a comment
+sensitivity = "quiet"
+route.channels = [
+    "ops",  # detectors = 1
+]
+note = '''
+[detectors.refund_spike]
+factor = 1
+'''
+
+[detectors.refund_spike]
+factor = 3
+windows = [
+    "1h",
+    "3h",
+]
+"least" = 9
+
+[ "accounts" . "acct_x" . detectors.churn_spike ]
+enabled = false
+
+[rules]
+many = { metric = "refund.created", window = "1h" }
+
+[[list]]
+item = 1
+[[list]]
+item = 2
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "line"),
+    [
+        ("sensitivity", 2),
+        ("route", 3),
+        ("route.channels", 3),
+        ("note", 6),
+        ("detectors", 11),
+        ("detectors.refund_spike", 11),
+        ("detectors.refund_spike.factor", 12),
+        ("detectors.refund_spike.windows", 13),
+        ("detectors.refund_spike.least", 17),
+        ("detectors.refund_spike.shift", 11),
+        ("accounts.acct_x.detectors.churn_spike", 19),
+        ("accounts.acct_x.detectors.churn_spike.enabled", 20),
+        ("rules.many.window", 23),
+        ("rules.many.factor", 23),
+        ("rules.few.factor", 22),
+        ("list.item", 26),
+        ("nothing.of.it", 0),
+    ],
+)
+def test_a_key_is_found_in_its_line_and_a_missing_one_in_its_sections(key: str, line: int) -> None:
+    file = parsed(PLACES)[0].file
+    assert file.mistake(key, "is wrong").line == line
+
+
+KEY = st.text("ab", min_size=1, max_size=2)
+VALUE = st.sampled_from(["1", '"x = 1"', "[\n1,\n\n2]", "{ k = 2 }", "'''\n[a]\nb = 1\n'''", "1979-05-27"])
+
+
+@given(st.dictionaries(KEY, st.dictionaries(KEY, VALUE, max_size=3), max_size=4), st.sampled_from(["\n", "\r\n"]))
+def test_every_key_of_any_text_is_found_in_the_line_that_names_it(found: dict[str, dict[str, str]], end: str) -> None:
+    text, places, line = "", {}, 1
+    for section, table in found.items():
+        places[section] = line
+        text += f"[{section}]  # here\n\n"
+        line += 2
+        for key, value in table.items():
+            places[f"{section}.{key}"] = line
+            text += f"{key} = {value}\n"
+            line += value.count("\n") + 1
+    lines = parsed(text.replace("\n", end))[0].file.lines
+    assert {key: at for key, at in lines.items() if not key.endswith(".k")} == places
+
+
+def test_a_mistake_knows_its_parts() -> None:
+    problems: list[Problem] = []
+    parse_rules("\nretention_days = 3", {}, TOML, problems)
+    place, fault, hint = "b.toml:2: retention_days", "3 is too few", "31 days at least: baselines need them"
+    assert problems == [Mistake(place, fault, hint, file=TOML, line=2, key="retention_days")]
 
 
 def test_both_the_file_and_the_variable_of_the_addresses_are_one_too_many() -> None:
@@ -177,7 +277,7 @@ def test_a_file_with_mistakes_names_itself(tmp_path: Path) -> None:
     path.write_text("colour = 1\nretention_days = 2\n")
     with pytest.raises(ConfigurationError) as caught:
         read_rules({"BILLINGWATCH_CONFIG": str(path)})
-    assert [problem.place for problem in caught.value.problems] == [f"{path}: colour", f"{path}: retention_days"]
+    assert [problem.place for problem in caught.value.problems] == [f"{path}:1: colour", f"{path}:2: retention_days"]
 
 
 def test_a_named_file_must_exist_and_the_usual_one_need_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,44 +302,148 @@ def test_a_file_that_is_no_text_is_a_problem(tmp_path: Path, content: bytes | No
     assert str(caught.value) == f"{path}: cannot be read: {error}"
 
 
-# What the detectors' sections mean is the detectors' business
-
-
-def test_thresholds_are_changed_one_by_one_and_a_detector_is_switched_off() -> None:
-    rules, problems = parsed(
-        "[detectors.refund_spike]\nfactor = 5\nleast = 9\n[detectors.churn_spike]\nenabled = false\n"
-    )
-    detectors, wrong = configure(rules.detectors)
-    assert (problems, wrong) == ([], {})
-    assert detectors.keys() == DETECTORS.keys() - {"churn_spike"}
-    changed = detectors["refund_spike"]
-    assert (getattr(changed, "factor", None), getattr(changed, "least", None)) == (5.0, 9)
-    assert changed.metrics == DETECTORS["refund_spike"].metrics
-    assert detectors["failure_rate"] == DETECTORS["failure_rate"]
-
-
-@pytest.mark.parametrize(
-    ("text", "place", "why"),
-    [
-        ("refunds.factor = 5", "detectors.refunds", "no such detector; there are failure_rate, "),
-        ("refund_spike.factr = 5", "detectors.refund_spike", "unknown field `factr`"),
-        ('refund_spike.factor = "five"', "detectors.refund_spike", "Expected `float`, got `str` - at `$.factor`"),
-        ('refund_spike.metric = "payment.failed"', "detectors.refund_spike", "`metric` cannot be changed"),
-        ('refund_spike.severity = "dire"', "detectors.refund_spike", "Invalid enum value 'dire' - at `$.severity`"),
-        ("refund_spike.enabled = 0", "detectors.refund_spike.enabled", "expected true or false"),
-    ],
-)
-def test_a_section_with_a_mistake_is_told_and_keeps_what_was_shipped(text: str, place: str, why: str) -> None:
-    rules, _ = parsed(f"detectors.{text}")
-    detectors, wrong = configure(rules.detectors)
-    assert wrong.keys() == {place}
-    assert why in wrong[place]
-    if "enabled" not in text:
-        assert detectors == DETECTORS
-
-
 def test_the_environments_channel_is_not_silently_replaced() -> None:
     problems: list[Problem] = []
     env = {"BILLINGWATCH_APPRISE_URLS": "json://a"}
     parse_rules('[channels]\ndefault = "json://b"', env, "rules.toml", problems)
-    assert [problem.place for problem in problems] == ["rules.toml: channels.default"]
+    assert [problem.place for problem in problems] == ["rules.toml:2: channels.default"]
+
+
+# The example that is shipped
+
+
+def example() -> str:
+    """The example with every setting taken into use: a line of prose has a space after its #."""
+    return re.sub(r"^#(?=\S)", "", EXAMPLE.read_text(), flags=re.MULTILINE)
+
+
+def test_the_example_as_it_stands_is_the_defaults() -> None:
+    rules, problems = parsed(EXAMPLE.read_text())
+    assert (rules.channels, rules.route, rules.sections, problems) == ({}, Route(), {}, [])
+    assert rules.retention_days == Rules().retention_days
+
+
+def test_the_example_taken_into_use_is_without_mistake_and_changes_no_detector() -> None:
+    rules, problems = parsed(example(), WHATSAPP_URL="console://")
+    plans, wrong = configure(rules.sections)
+    assert (problems, wrong) == ([], {})
+    assert rules.retention_days == Rules().retention_days
+    assert rules.route.channels == tuple(rules.channels)
+    shipped, taken = configure({})[0].of(""), plans.of("")
+    assert {name: taken.detectors[name] for name in shipped.detectors} == shipped.detectors
+    assert (taken.silence, taken.calendar) == (shipped.silence, shipped.calendar)
+
+
+def test_the_example_holds_every_key_with_its_default() -> None:
+    found = tomllib.loads(example())
+    assert {"sensitivity": found["sensitivity"], "time_zone": found["time_zone"], "holidays": found["holidays"]} == {
+        "sensitivity": "page",
+        "time_zone": "UTC",
+        "holidays": "",
+    }
+    shipped = {name: {"enabled": True} | settings(each) for name, each in SHIPPED.items()}
+    assert shipped == {
+        name: {key: SENSITIVITIES["page"] if value == "page" else value for key, value in table.items()}
+        for name, table in found["detectors"].items()
+    }
+    first, *others = found["rules"].values()
+    assert first.keys() == KEYS.keys()
+    assert configure({"rules": {"x": first}}) == configure({"rules": {"x": {"metric": first["metric"]}}})
+    assert all(table.keys() <= KEYS.keys() for table in others)
+    (account,) = found["accounts"].values()
+    assert account.keys() == {*DIALS, "detectors"}
+
+
+def test_the_example_has_the_plain_old_rule_for_failures_refunds_disputes_and_cancellations() -> None:
+    taken = configure({"rules": tomllib.loads(example())["rules"]})[0].of("")
+    plain = configure({"rules": {"x": {"metric": "refund.created"}}})[0].of("").detectors["x"]
+    rules = {name: each for name, each in taken.detectors.items() if name.startswith("many_")}
+    assert {metric for name in rules for metric in taken.lines[f"rule.{name}"].metrics} == {
+        "payment.failed",
+        "refund.created",
+        "dispute.created",
+        "subscription.canceled",
+    }
+    for name, each in rules.items():
+        assert replace(cast(Threshold, each), name="x", line="rule.x") == plain, name
+
+
+# `billingwatch check`
+
+
+def check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, *arguments: str) -> Result:
+    """The command with this file, and with no server to ask."""
+    (tmp_path / "b.toml").write_text(text)
+    for name in ("DATABASE_URL", "REDIS_URL"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(f"{name}_FILE", raising=False)
+    monkeypatch.setenv("STRIPE_WEBHOOK_SECRET", "whsec_1")
+    monkeypatch.setenv("BILLINGWATCH_CONFIG", str(tmp_path / "b.toml"))
+    monkeypatch.setenv("COLUMNS", "200")
+    return CliRunner().invoke(main, ["check", *arguments])
+
+
+SHOP = """\
+sensitivity = "quiet"
+time_zone = "Europe/Berlin"
+holidays = "DE-BY"
+detectors.churn_spike.enabled = false
+detectors.refund_spike = { windows = ["1h", "90m"], factor = 3 }
+detectors.dispute_spike.factor = 3
+rules.dip = { metric = "payment.succeeded", compare = "below", amounts = true, currency = "usd", livemode = true }
+rules.visa = { metric = "payment.failed", stratum = "checkout", brand = "Visa", least = 5, account = "acct_1" }
+accounts.acct_1.holidays = "US"
+accounts.acct_1.detectors.churn_spike.enabled = true
+accounts.acct_1.detectors.refund_spike.factor = 4
+accounts.acct_1.detectors.dispute_spike.factor = 4
+"""
+
+
+def test_check_shows_what_will_be_judged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    result = check(monkeypatch, tmp_path, SHOP)
+    lines = [re.sub(r"\s{2,}", "  ", line.rstrip()) for line in result.stdout.splitlines()]
+    assert result.exit_code == 0
+    assert "What is judged, in days of Europe/Berlin, the holidays of DE-BY apart:" in lines
+    expected = [
+        "churn_spike  off",
+        "dip  medium  money of payment.succeeded in 1h below 0.5 x the average of 7d + 0, usd, live mode only",
+        "acct_1  holidays  US  DE-BY",
+        "acct_1  factor of refund_spike, dispute_spike  4  3",
+        "acct_1  enabled of churn_spike  true  false",
+        "acct_1  rule visa  payment.failed in 1h above 3 x the average of 7d + 1, at least 5, checkout, visa  none",
+    ]
+    assert [line for line in lines if line in expected] == expected
+    assert any(line.startswith("refund_spike  8  medium  1h 90m  factor 3, ") for line in lines)
+
+
+def test_check_tells_programs_every_value_in_force(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = json.loads(check(monkeypatch, tmp_path, SHOP, "--json").stdout)
+    assert found["ok"] is True
+    judged = found["judged"]
+    assert (judged["time_zone"], judged["holidays"]) == ("Europe/Berlin", "DE-BY")
+    assert judged["detectors"].keys() == SHIPPED.keys()
+    assert judged["detectors"]["churn_spike"] == {"enabled": False}
+    assert judged["detectors"]["failure_rate"]["sensitivity"] == 8.0
+    assert judged["rules"].keys() == {"dip"}
+    account = judged["accounts"]["acct_1"]
+    assert account["detectors"]["churn_spike"]["enabled"] is True
+    assert account["rules"]["visa"]["brand"] == "visa"
+    assert configure({"rules": account["rules"]})[1] == {}
+
+
+def test_check_ends_with_2_and_tells_each_mistake_with_file_line_and_key(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    text = "retention_days = 3\n\n[detectors.refund_spike]\nfactr = 3\n[rules.x]\nmetric = 'refunds'\n"
+    result = check(monkeypatch, tmp_path, text, "--json")
+    assert result.exit_code == 2
+    found = [each for each in json.loads(result.stdout)["findings"] if each["ok"] is False]
+    assert [(each["file"], each["line"], each["key"]) for each in found] == [
+        (str(tmp_path / "b.toml"), 1, "retention_days"),
+        (str(tmp_path / "b.toml"), 4, "detectors.refund_spike.factr"),
+        (str(tmp_path / "b.toml"), 6, "rules.x.metric"),
+    ]
+    told = check(monkeypatch, tmp_path, text).stdout
+    place = f"{tmp_path}/b.toml:4: detectors.refund_spike.factr"
+    assert f'FAIL  rules: {place}: unknown key (did you mean "factor"?)' in told
+    assert "What is judged" not in told

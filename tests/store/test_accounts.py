@@ -3,11 +3,12 @@
 from datetime import datetime, timedelta
 from threading import Thread
 
+import msgspec
 from psycopg import Connection
 
 from billingwatch.model import Tenant
-from billingwatch.store import accounts, incidents
-from billingwatch.store.accounts import Account
+from billingwatch.store import accounts, baselines, incidents
+from billingwatch.store.accounts import Account, Lesson
 from billingwatch.store.connection import connect
 from tests.factories import LIVE, NOON, TEST, incident
 from tests.waiting import until
@@ -49,6 +50,45 @@ def test_news_wait_from_the_first_of_them_until_an_evaluation_begins(conn: Conne
     assert accounts.dirty(conn, later()) == []
     touch(conn, NOON, NOON, NOON)
     assert accounts.dirty(conn, later()) == [LIVE]
+
+
+def test_life_of_a_tenant_comes_back_with_its_next_evaluation(conn: Connection) -> None:
+    for tenant in (LIVE, TEST):
+        touch(conn, NOON, NOON, NOON, tenant)
+    accounts.write_life(conn, LIVE, b"life \x00\xff")
+    lives = [accounts.begin_evaluation(conn, tenant, NOON) for tenant in (LIVE, TEST)]
+    assert lives == [Account(LIVE, NOON, NOON, NOON, b"life \x00\xff"), Account(TEST, NOON, NOON, NOON)]
+    touch(conn, NOON, NOON + HOUR, NOON)
+    assert accounts.begin_evaluation(conn, LIVE, NOON) == Account(LIVE, NOON, NOON + HOUR, NOON, b"life \x00\xff")
+
+
+def test_lessons_are_told_of_tenants_with_fresh_events_and_how_far_each_was_learnt(conn: Connection) -> None:
+    learnt, new, quiet = (Tenant(name, True) for name in ("acct_learnt", "acct_new", "acct_quiet"))
+    for tenant in (learnt, new):
+        touch(conn, NOON - HOUR, NOON, NOON, tenant)
+    touch(conn, NOON - HOUR, NOON, NOON - HOUR, quiet)
+    baselines.write(conn, learnt, NOON, b"forecast", b"archive")
+    account = Account(learnt, NOON - HOUR, NOON, NOON)
+    assert accounts.lessons(conn, NOON) == [
+        Lesson(account, NOON, rewritten=False),
+        Lesson(msgspec.structs.replace(account, tenant=new), None, rewritten=False),
+    ]
+    assert accounts.begin_lesson(conn, learnt) == Lesson(account, NOON, rewritten=False)
+    assert accounts.begin_lesson(conn, TEST) is None
+
+
+def test_past_that_is_being_told_anew_is_learnt_when_the_telling_has_paused(conn: Connection) -> None:
+    def rewritten() -> bool:
+        (lesson,) = accounts.lessons(conn, NOON)
+        return lesson.rewritten
+
+    accounts.touch(conn, Account(LIVE, NOON, NOON, NOON, rewritten=True))
+    touch(conn, NOON, NOON, NOON)
+    assert not rewritten()
+    conn.execute("UPDATE accounts SET rewritten_at = rewritten_at - interval '11 seconds'")
+    assert rewritten()
+    accounts.learnt(conn, LIVE)
+    assert not rewritten()
 
 
 def test_evaluation_that_rolls_back_leaves_its_news_waiting(conn: Connection) -> None:

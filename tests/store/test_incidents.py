@@ -34,6 +34,11 @@ def test_incident_comes_back_as_it_was_opened(conn: Connection) -> None:
         observed=0.7069,
         clear_since=NOON,
         why="41 of 58 failed – é",
+        number=7,
+        evidence={
+            "signals": [{"detector": "refund_spike", "window": [1, 2], "usual": [0.0, 2.5]}],
+            "contributors": [{"dimension": "card brand", "value": "visa – é", "usual": None}],
+        },
     )
     assert incidents.read_one(conn, made.id) == made
     assert incidents.read_open(conn, LIVE) == [made]
@@ -70,16 +75,38 @@ def test_eight_who_open_the_same_incident_at_once_open_one(conn: Connection, dat
     assert [each.id for each in incidents.read_all(conn)] == [winner]
 
 
-def test_update_writes_everything_but_never_onto_a_resolved_incident(conn: Connection) -> None:
+def test_update_writes_everything_but_never_over_what_a_person_did_meanwhile(conn: Connection) -> None:
     made = opened(conn)
-    worse = msgspec.structs.replace(made, severity="critical", peak=40.0, last_breach_at=NOON + MINUTE, customers=3)
-    assert incidents.update(conn, worse)
+    worse = msgspec.structs.replace(
+        made, severity="critical", peak=40.0, last_breach_at=NOON + MINUTE, customers=3, evidence={"signals": []}
+    )
+    assert incidents.update(conn, worse, "open")
     assert incidents.read_one(conn, made.id) == worse
-    incidents.set_state(conn, made.id, ["open"], "resolved", NOON + MINUTE)
-    assert not incidents.update(conn, made)
+    incidents.set_state(conn, made.id, ["open"], "acked", NOON + MINUTE)
+    assert not incidents.update(conn, made, "open")
+    incidents.set_state(conn, made.id, ["acked"], "resolved", NOON + MINUTE)
+    assert not incidents.update(conn, made, "acked")
     found = incidents.read_one(conn, made.id)
     assert found is not None
     assert (found.state, found.severity) == ("resolved", "critical")
+
+
+def test_incident_that_is_over_opens_again_where_nothing_happened_to_it_since(conn: Connection) -> None:
+    over = opened(conn, state="resolved", resolved_at=NOON)
+    again = msgspec.structs.replace(over, state="open", resolved_at=None)
+    assert incidents.update(conn, again, "resolved")
+    assert not incidents.update(conn, again, "resolved")
+    assert incidents.read_open(conn, LIVE) == [again]
+
+
+def test_recent_are_the_tenants_open_ones_and_those_that_ended_within_two_hours(conn: Connection) -> None:
+    hour = timedelta(hours=1)
+    still = opened(conn, scope="still", opened_at=NOON - 48 * hour)
+    fresh = opened(conn, scope="fresh", state="resolved", resolved_at=NOON - 2 * hour + MINUTE)
+    opened(conn, scope="old", state="resolved", resolved_at=NOON - 2 * hour)
+    opened(conn, tenant=TEST)
+    assert incidents.read_recent(conn, LIVE, NOON) == [still, fresh]
+    assert incidents.read_open(conn, LIVE) == [still]
 
 
 # (from, allowed, to, the state before or None)
