@@ -1,5 +1,6 @@
-"""The demo's plot: two accounts that never were, what goes wrong with them and when. Pure; the command plays it."""
+"""The demo's plot: five accounts that never were, what goes wrong with each and when. Pure; the command plays it."""
 
+import heapq
 from collections.abc import Iterator
 
 import msgspec
@@ -8,21 +9,31 @@ from msgspec import Struct
 from billingwatch.simulator.incidents import parse
 from billingwatch.simulator.stream import Scenario, simulate
 
-SHOP = "default"  # the receiver's default source
-SILENT = "acct_1DemoSilentSubscr"  # a connected account whose webhooks have stopped
 DAYS = 8  # of history: a week of it, and a day to tell weekdays apart
 LIVE = 30 * 60  # seconds of the stream's end that are played as live traffic
 SPEED = 40  # times as fast as they happened
 SEED = 2026
 
-# kind, seconds before the end, detectors of which any may find it
-_SHOP_PLOT = (
-    ("refund_spike", 28 * 60, "size=40,for=20m", ("refund_spike",)),
-    ("cancel_spike", 25 * 60, "size=40,for=20m", ("churn_spike",)),
-    ("dispute_spike", 21 * 60, "size=30,for=20m", ("dispute_spike",)),
-    ("card_testing", 14 * 60, "size=15,for=12m", ("failure_rate", "failure_spike")),
+
+class Part(Struct, frozen=True):
+    """One account: so many first attempts a day, and what goes wrong with it so many seconds before the end."""
+
+    account: str  # "" for the receiver's default source
+    volume: float
+    kind: str
+    before: int
+    how: str
+    detectors: tuple[str, ...]  # of which any may find it
+
+
+# The silence, which began before the live part, comes first.
+PLOT = (
+    Part("acct_1DemoSilent", 150, "webhook_silence", 12 * 3600, "for=12h", ("webhook_silence",)),
+    Part("acct_1DemoRefunds", 100, "refund_spike", 28 * 60, "size=150,for=20m", ("refund_spike",)),
+    Part("acct_1DemoChurn", 100, "cancel_spike", 25 * 60, "size=60,for=20m", ("churn_spike",)),
+    Part("acct_1DemoDisputes", 100, "dispute_spike", 21 * 60, "size=40,for=20m", ("dispute_spike",)),
+    Part("", 200, "card_testing", 14 * 60, "size=15,for=12m", ("card_testing", "failure_rate")),
 )
-_SILENCE = 12 * 3600  # seconds
 
 
 class Planting(Struct, frozen=True):
@@ -35,40 +46,44 @@ class Planting(Struct, frozen=True):
 
 
 def plantings(end: int) -> tuple[Planting, ...]:
-    """What goes wrong in streams that end at `end`; the silence, which began before the live part, first."""
-    return (
-        Planting("webhook_silence", SILENT, end - _SILENCE, ("webhook_silence",)),
-        *(Planting(kind, SHOP, end - before, detectors) for kind, before, _, detectors in _SHOP_PLOT),
-    )
+    """What goes wrong in streams that end at `end`, one an account."""
+    return tuple(Planting(each.kind, each.account or "default", end - each.before, each.detectors) for each in PLOT)
+
+
+def silent_history(end: int) -> Iterator[bytes]:
+    """The events of the account that falls silent, as lines of JSON."""
+    return (line for _, line in _told(0, end))
 
 
 def history(end: int) -> Iterator[bytes]:
-    """Both accounts' events up to the live part, as lines of JSON, each account in order of time."""
-    yield from _lines(_silent(end), end)
-    yield from _lines(_shop(end), end - LIVE)
+    """The other accounts' events up to the live part, each account in order of time."""
+    for number in range(1, len(PLOT)):
+        for created, line in _told(number, end):
+            if created >= end - LIVE:
+                break
+            yield line
 
 
 def live(end: int) -> Iterator[tuple[int, bytes]]:
-    """The shop's last half hour: (created, line)."""
-    for event in simulate(_shop(end)):
-        if event["created"] >= end - LIVE:
-            yield event["created"], msgspec.json.encode(event)
-
-
-def _shop(end: int) -> Scenario:
-    planted = tuple(parse(f"{kind}@+{DAYS * 86400 - before}s,{how}") for kind, before, how, _ in _SHOP_PLOT)
-    return Scenario(seed=SEED, start=end - DAYS * 86400, days=DAYS, volume=400, incidents=planted)
-
-
-def _silent(end: int) -> Scenario:
-    planted = parse(f"webhook_silence@+{DAYS * 86400 - _SILENCE}s,for=12h")
-    return Scenario(
-        seed=SEED + 1, start=end - DAYS * 86400, days=DAYS, volume=200, account=SILENT, incidents=(planted,)
+    """Their last half hour: (created, line)."""
+    return heapq.merge(
+        *(
+            [(created, line) for created, line in _told(number, end) if created >= end - LIVE]
+            for number in range(1, len(PLOT))
+        )
     )
 
 
-def _lines(scenario: Scenario, end: int) -> Iterator[bytes]:
+def _told(number: int, end: int) -> Iterator[tuple[int, bytes]]:
+    part = PLOT[number]
+    planted = parse(f"{part.kind}@+{DAYS * 86400 - part.before}s,{part.how}")
+    scenario = Scenario(
+        seed=SEED + number,
+        start=end - DAYS * 86400,
+        days=DAYS,
+        volume=part.volume,
+        account=part.account,
+        incidents=(planted,),
+    )
     for event in simulate(scenario):
-        if event["created"] >= end:
-            break
-        yield msgspec.json.encode(event)
+        yield event["created"], msgspec.json.encode(event)

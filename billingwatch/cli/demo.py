@@ -99,8 +99,9 @@ def _play(conn: Connection, url: str, secret: str, stop: threading.Event, screen
     end = int(time.time())
     posted: dict[Planting, float] = {}
     plantings = plot.plantings(end)
-    history = _send_history(url, secret, end, stop, screen)
+    silent = _send_history(plot.silent_history(end), url, secret, stop, screen)
     posted[plantings[0]] = time.time()  # nothing announces a silence: it is told when it could be
+    history = _send_history(plot.history(end), url, secret, stop, screen)
     screen.print(
         f"Now the last {plot.LIVE // 60} minutes as live traffic, {plot.SPEED} times as fast. "
         f"Planted: {', '.join(planting.kind for planting in plantings)}.\n"
@@ -108,20 +109,20 @@ def _play(conn: Connection, url: str, secret: str, stop: threading.Event, screen
     live = send(
         _noting(plot.live(end), plantings, posted), url, secret, speed=plot.SPEED, halt=stop, malformed=_unreadable
     )
-    sent = history.sent + live.sent
+    sent = silent.sent + history.sent + live.sent
     found = _await(conn, plantings, posted, sent, stop)
-    lost = sent + history.failed + live.failed - _stored(conn)
+    lost = sent + silent.failed + history.failed + live.failed - _stored(conn)
     _report(conn, screen, found, sent, lost)
     return lost == 0 and all(each.detector for each in found) and not stop.is_set()
 
 
-def _send_history(url: str, secret: str, end: int, stop: threading.Event, screen: Console) -> Sent:
+def _send_history(events: Iterable[bytes], url: str, secret: str, stop: threading.Event, screen: Console) -> Sent:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,}"), TimeElapsedColumn())
     with Progress(*columns, console=screen, transient=True) as progress:
-        task = progress.add_task(f"{plot.DAYS} days of two accounts' events", total=None)
+        task = progress.add_task(f"{plot.DAYS} days of events", total=None)
 
         def lines() -> Iterator[bytes]:
-            for line in plot.history(end):
+            for line in events:
                 progress.advance(task)
                 yield line
 

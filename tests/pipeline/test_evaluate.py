@@ -80,7 +80,7 @@ def test_burst_after_a_quiet_week_is_told_once_and_its_end_once(conn: Connection
     opened = only(conn)
     assert (opened.detector, opened.state, opened.observed >= 20) == ("refund_spike", "open", True)
     assert (opened.tenant, opened.opened_at) == (LIVE, NOON)
-    assert opened.customers == 0  # a refund names its charge and not the customer
+    assert opened.customers <= 3  # a refund names its charge: its customer is known where the charge's events are
     assert sum(money.amount for money in opened.at_risk) >= 20 * 2900
     assert messages(conn) == [("ops", "first"), ("pager", "first")]
     assert outbox.due(conn, NOON) == staged
@@ -106,7 +106,7 @@ def test_burst_after_a_quiet_week_is_told_once_and_its_end_once(conn: Connection
 
 def test_failures_that_grow_are_told_as_worse_once(conn: Connection, week: list[Json]) -> None:
     studied(conn, week)
-    happened(conn, [paid(epoch(NOON) - n * 40) for n in range(80)] + [failing(epoch(NOON) - n * 100) for n in range(32)])
+    happened(conn, [paid(epoch(NOON) - n * 16) for n in range(200)] + [failing(epoch(NOON) - n * 100) for n in range(32)])
     judge(conn, NOON, channels=["ops"])
     assert only(conn).severity in ("medium", "high")
     happened(conn, [failing(epoch(NOON) - n * 30) for n in range(100)])
