@@ -17,7 +17,7 @@ from bench.rig import rig
 from billingwatch.model import Tenant
 from billingwatch.queues import Received
 from billingwatch.store import events
-from detectors.registry import DETECTORS
+from detectors.registry import configure
 from worker.evaluate import evaluate
 from worker.record import record
 
@@ -26,6 +26,7 @@ BATCH = 200
 FLAT = 1.5  # times the cost at the smallest size that still counts as flat
 UNSAFE = {"fsync": "off", "autovacuum": "off", "max_wal_size": "16GB", "checkpoint_timeout": "1h"}
 _TENANT = Tenant("default", True)
+_PLAN = configure({})[0].of(_TENANT.account)
 
 # One event in 60 is a failed payment and one in 300 a refund, spread evenly over the span.
 _FILL = """
@@ -137,5 +138,5 @@ def _measure(conn: Connection, bodies: Sequence[bytes]) -> tuple[float, float]:
     began = time.perf_counter()
     record(conn, batch, now)
     between = time.perf_counter()
-    evaluate(conn, _TENANT, now, DETECTORS, ())
+    evaluate(conn, _TENANT, now, _PLAN, ())
     return between - began, time.perf_counter() - between

@@ -129,31 +129,6 @@ class Bucket(Struct, frozen=True):
     amount: int  # minor units
 
 
-class Window(Struct, frozen=True):
-    """A half-open span [start, end) of event time with what was counted in it."""
-
-    start: datetime
-    end: datetime
-    count: int
-    amount: int = 0  # minor units; 0 where several currencies would have to be added
-
-
-class Verdict(Struct, frozen=True):
-    """One evaluation's answer about one detector and scope."""
-
-    breached: bool
-    observed: float
-    expected: float
-    limit: float
-    window: int  # seconds
-    why: str  # one sentence for people, numbers included
-    severity: Severity = "high"
-    recovered: bool = False  # clear by the easier threshold of recovery; never true while breached
-    first_breach_at: datetime | None = None
-    at_risk: tuple[Money, ...] = ()
-    customers: int = 0
-
-
 State = Literal["open", "acked", "resolved"]
 
 

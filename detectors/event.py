@@ -104,7 +104,12 @@ def _decode(body: bytes) -> _Envelope:
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
-        return _envelope.decode(_SURROGATE.sub(rb"\\ufffd", body))
+        return _envelope.decode(mend(body))
+
+
+def mend(body: bytes) -> bytes:
+    """JSON without halves of surrogate pairs."""
+    return _SURROGATE.sub(rb"\\ufffd", body)
 
 
 def _object_keys(raw: Raw) -> tuple[str, str]:

@@ -15,13 +15,8 @@ def span(seconds: int) -> str:
     return f"{days} days {hours} h" if hours else f"{days} days"
 
 
-def last(seconds: int) -> str:
-    """`"the last hour"`, `"the last 15 min"`."""
-    return "the last hour" if seconds == 3600 else f"the last {span(seconds)}"
-
-
 def amount_of(mean: float) -> str:
-    """A mean count with as many digits as mean something: `"0.3"`, `"12"`, `"0"`."""
+    """A mean count with as many digits as mean something: `"0.3"`, `"12"`, `"<0.1"`."""
     if mean < 0.05:
-        return "0"
+        return "<0.1" if mean > 0 else "0"
     return f"{mean:.1f}" if mean < 10 else f"{mean:.0f}"

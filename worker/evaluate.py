@@ -53,6 +53,8 @@ def evaluate(
             known = stored.get(number)
             incident, reason = tell(known, life.parts(number), here, int(at.timestamp()), scene)
             staged += _write(conn, known, incident, reason, at, channels)
+        if not staged:
+            accounts.not_urgent(conn)  # nobody was told: what a crash undoes is judged again
         return staged
 
 

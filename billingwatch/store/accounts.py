@@ -98,6 +98,11 @@ def write_life(conn: Connection, tenant: Tenant, life: bytes) -> None:
     )
 
 
+def not_urgent(conn: Connection) -> None:
+    """Let the commit not wait for the disk. A crash may then undo it, and with it that the mark was taken away."""
+    conn.execute("SET LOCAL synchronous_commit TO off")
+
+
 def _lock(conn: Connection, tenant: Tenant) -> None:
     conn.execute(
         "SELECT pg_advisory_xact_lock(hashtextextended(%s, %s::int))", (f"evaluate {tenant.account}", tenant.livemode)

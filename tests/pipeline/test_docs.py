@@ -9,22 +9,31 @@ import re
 import shlex
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
 import msgspec
+import numpy as np
 import pytest
 from honcho.environ import parse_procfile
 
 from billingwatch.cli import COMMANDS, main
-from billingwatch.model import Bucket, Fact, Verdict
+from billingwatch.model import Fact
 from billingwatch.rules import Rules, parse_rules
 from billingwatch.settings import Problem
+from billingwatch.simulator.evidence import binomial, poisson
 from detectors import facts
+from detectors.catalogue import DETECTORS, LINES, SILENCE
+from detectors.dispersion import Dispersion
 from detectors.event import read_event
-from detectors.registry import DETECTORS, SHIPPED, configure, settings
-from detectors.series import Reading, Series
+from detectors.forecast import PRIORS
+from detectors.registry import SHIPPED, configure, settings
+from detectors.rule import KEYS, METRICS
+from detectors.sentence import sentence
+from detectors.setting import span
+from detectors.sheet import BINS
+from detectors.signal import Signal
+from detectors.strip import BIN, Line, Rate, Strip
 from ingest import queue as ingest_queue
 from ingest import signature
 from ingest.metrics import Metrics
@@ -33,8 +42,7 @@ from notify.send import problem
 from tests.pipeline.manual import PAGES, ROOT, blocks, command_lines, read, rows, section
 
 CODE = ("billingwatch", "detectors", "ingest", "notify", "worker")
-OFFLINE = {"version", "simulate", "notify"}  # commands that need no server and no network without a channel
-NOON = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
+OFFLINE = {"version", "simulate", "backtest", "notify"}  # commands that need no server and no network without a channel
 
 
 SHELL = [(page, block) for page in PAGES for block in blocks(page, "sh")]
@@ -220,73 +228,120 @@ def test_the_readme_lists_the_detectors_there_are() -> None:
     assert [row[0].strip("`") for row in rows(section("README.md", "What it detects today"))] == list(SHIPPED)
 
 
-def counted(metric: str, moment: datetime, count: int, stratum: str = "") -> list[Bucket]:
-    """What the rollups hold of something that was counted at a moment: a bucket of each grain."""
-    at = int(moment.timestamp())
-    return [Bucket(metric, stratum, "", grain, at // (grain * 60) * grain * 60, count, 0) for grain in (5, 60)]
+def ticked(cell: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"`([^`]*)`", cell))
 
 
-def judge(name: str, buckets: list[Bucket], quiet: timedelta = timedelta(0)) -> Verdict:
-    verdict = DETECTORS[name](
-        Reading(
-            series=Series(buckets), at=NOON, since=NOON - timedelta(days=30), newest=NOON - quiet, received=NOON - quiet
-        )
-    )
-    assert verdict
-    return verdict
-
-
-DAYS = [NOON - timedelta(days=day) for day in range(1, 8)]  # of the week before, within 7 days of the last hour
-REFUNDS = [bucket for day in DAYS for bucket in counted(facts.REFUND, day, 12)]
-EARLIER = NOON - timedelta(days=3)
-ATTEMPTS = counted(facts.PAYMENT_SUCCEEDED, EARLIER, 940, facts.CHECKOUT) + counted(
-    facts.PAYMENT_FAILED, EARLIER, 60, facts.CHECKOUT
-)
-CANCELED = [bucket for day in DAYS for bucket in counted(facts.CANCELED, day, 48)]
-PULSE = [bucket for hour in range(3, 24 * 14) for bucket in counted(facts.ANY, NOON - timedelta(hours=hour), 12)]
-
-
-def of_twenty(failures: int) -> list[Bucket]:
-    return (
-        ATTEMPTS
-        + counted(facts.PAYMENT_FAILED, NOON, failures, facts.CHECKOUT)
-        + counted(facts.PAYMENT_SUCCEEDED, NOON, 20 - failures, facts.CHECKOUT)
-    )
-
-
-def test_the_examples_worked_by_hand_come_out_as_the_manual_says() -> None:
-    found = {
-        "failure_rate": judge("failure_rate", of_twenty(12)),
-        "refund_spike": judge("refund_spike", REFUNDS + counted(facts.REFUND, NOON, 5)),
-        "webhook_silence": judge("webhook_silence", PULSE, timedelta(hours=2, minutes=30)),
+def test_every_line_is_explained_with_what_it_counts() -> None:
+    table = {
+        row[0].strip("`"): (ticked(row[1]), ticked(row[2]), "money" in row[2])
+        for row in rows(section("docs/detectors.md", "How it works"))
+        if row[0].strip("`") in LINES
     }
-    for name, verdict in found.items():
-        quote = re.search(r"^> (.*)$", section("docs/detectors.md", name), re.MULTILINE)
-        assert quote
-        assert verdict.breached
-        assert verdict.why.startswith(quote[1])
+    assert table == {name: (each.metrics, each.strata, each.amounts) for name, each in LINES.items()}
 
 
-@pytest.mark.parametrize(
-    ("name", "buckets", "breached", "severity"),
-    [
-        ("failure_rate", of_twenty(8), False, "critical"),
-        ("failure_rate", of_twenty(12), True, "critical"),
-        ("refund_spike", REFUNDS + counted(facts.REFUND, NOON, 4), False, "high"),
-        ("refund_spike", REFUNDS + counted(facts.REFUND, NOON, 12), True, "high"),
-        ("refund_spike", REFUNDS + counted(facts.REFUND, NOON, 13), True, "critical"),
-        ("dispute_spike", counted(facts.DISPUTE, NOON, 2), False, "high"),
-        ("dispute_spike", counted(facts.DISPUTE, NOON, 3), True, "high"),
-        ("churn_spike", CANCELED + counted(facts.CANCELED, NOON, 7), False, "high"),
-        ("churn_spike", CANCELED + counted(facts.CANCELED, NOON, 8), True, "high"),
-        ("churn_spike", CANCELED + counted(facts.CANCELED, NOON, 22), True, "critical"),
-    ],
-)
-def test_the_limits_worked_by_hand_are_the_detectors_own(
-    name: str, buckets: list[Bucket], breached: bool, severity: str
-) -> None:
-    verdict = judge(name, buckets)
-    assert (verdict.breached, verdict.severity) == (breached, severity)
+def test_every_metric_is_explained_with_what_a_rule_may_ask_of_it() -> None:
+    table = {
+        row[0].strip("`"): (ticked(row[1]), ticked(row[3])) for row in rows(section("docs/detectors.md", "Metrics"))
+    }
+    assert table == {name: (each.strata, each.tells) for name, each in METRICS.items()}
+
+
+def test_every_key_of_a_rule_is_explained() -> None:
+    table = [row[0] for row in rows(section("docs/detectors.md", "Rules of your own"))]
+    assert {key for cell in table for key in ticked(cell)} == KEYS.keys()
+
+
+def test_the_first_day_of_each_detector_is_told() -> None:
+    table = {row[0].strip("`"): float(row[1]) for row in rows(section("docs/detectors.md", "Cold start"))}
+    assert table == {name: getattr(each, "days", 0.0) for name, each in SHIPPED.items()}
+
+
+# What the account of the examples usually counts in an hour, what is seen in a window, and the line of which one less
+# (of a drop: one more) is no signal.
+EXAMPLES: dict[str, tuple[dict[str, float], dict[str, float], str]] = {
+    "failure_rate": ({}, {"attempt.checkout": 20, "failure.checkout": 12}, "failure.checkout"),
+    "card_testing": ({"small": 0.5, "success": 12}, {"small": 9}, "small"),
+    "refund_spike": ({"refund": 0.5}, {"refund": 15}, "refund"),
+    "churn_spike": ({"cancel": 2}, {"cancel": 15}, "cancel"),
+    "dispute_spike": ({"dispute": 1 / 24}, {"dispute": 11}, "dispute"),
+    "duplicate_charges": ({"success": 100, "duplicate": 0.05}, {"duplicate": 7}, "duplicate"),
+    "volume_drop": ({"attempt.checkout": 60}, {"attempt.checkout": 10}, "attempt.checkout"),
+    "revenue_drop": ({"revenue.usd": 10}, {"revenue.usd": 113}, "revenue.usd"),
+    "mrr_drop": ({"mrr_lost.usd": 0.1}, {"mrr_lost.usd": 17}, "mrr_lost.usd"),
+    "webhook_lag": ({}, {"arrived": 20, "late": 6}, "late"),
+    "webhook_silence": ({"any": 12}, {}, ""),
+}
+HOURS = 96
+UNIT = 2900.0  # minor units that weigh as one event, where money is judged
+
+
+def flat(usual: dict[str, float], seen: dict[str, float], window: int) -> Strip:
+    """An account that is old and steady; what is seen of it is spread over the window."""
+    lines = {}
+    for name in {*LINES, *usual}:
+        counts = np.repeat(usual.get(name, 0.0) / BINS, HOURS * BINS)
+        counts[-window:] = seen[name] / window if name in seen else counts[-window:]
+        known = np.full(HOURS, usual[name]) if name in usual else None
+        lines[name] = Line(counts, known, dispersion=Dispersion(), records={36: 4.0})
+    rates = {"checkout": Rate(0.06, 0.12), "renewal": Rate(0.08, 0.12), "duplicate": PRIORS["duplicate"]}
+    return Strip(0, lines, rates, age=60)
+
+
+def example(name: str, seen: dict[str, float], window: int) -> Signal | None:
+    """What the detector says at the end of a window of this length alone."""
+    strip, end = flat(EXAMPLES[name][0], seen, window), np.array([float(HOURS * BINS)])
+    if name == SILENCE.name:
+        return SILENCE.scan(strip, end, end - window).get(0)
+    return msgspec.structs.replace(DETECTORS[name], windows=(window,)).scan(strip, end).get(0)  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_example_worked_by_hand_comes_out_as_the_manual_says_and_is_the_first_signal(name: str) -> None:
+    text = section("docs/detectors.md", name)
+    (row,) = (row for row in rows(text) if re.fullmatch(r"\d+[mhd]", row[0]))
+    window = span(864)(row[0])
+    _, seen, line = EXAMPLES[name]
+    signal = example(name, seen, window)
+    assert signal
+    found = (signal.observed, signal.expected, signal.sd**2, signal.score, signal.needed)
+    shown = [f"{value:.{len(cell.partition('.')[2])}f}" for value, cell in zip(found, row[1:], strict=True)]
+    assert shown == row[1:]
+    dated = msgspec.structs.replace(signal, start=signal.start * BIN, end=signal.end * BIN)
+    quote = re.search(r"^> (.*)$", text, re.MULTILINE)
+    assert quote
+    assert sentence(dated, SHIPPED[name], UNIT) == quote[1]
+    calmer = seen | {each: seen[each] + (1 if signal.side == "down" else -1) for each in seen if each == line}
+    assert example(name, calmer, window if line else window - 1) is None
+
+
+def test_the_rule_worked_by_hand_holds_from_the_count_that_the_manual_says() -> None:
+    plans, _ = configure({"rules": {"mine": {"metric": facts.REFUND}}})
+    rule = plans.of("").detectors["mine"]
+    hits = {}
+    for count in (2, 3):
+        counts = np.zeros(15 * 288)
+        counts[-12 - 7 * 288 : -12 : 24] = 1  # 84 in 7 days
+        counts[-1] = count
+        hits[count] = rule.scan(Strip(0, {"rule.mine": Line(counts)}, {}, age=60), np.array([15 * 288.0])).get(0)
+    assert hits[2] is None
+    assert hits[3]
+    dated = msgspec.structs.replace(hits[3], start=hits[3].start * BIN, end=hits[3].end * BIN)
+    assert f"\n> {sentence(dated, rule)}\n" in section("docs/detectors.md", "Rules of your own")
+
+
+def test_the_limits_of_physics_follow_from_the_evidence_of_an_event() -> None:
+    days = {"s": 1 / 86_400, "min": 1 / 1440, "h": 1 / 24, "d": 1.0}
+    for change, nats, events, *waits in rows(section("docs/detectors.md", "Limits")):
+        numbers = [int(each) / 100 for each in re.findall(r"(\d+) %", change)]
+        usual, now = numbers if len(numbers) == 2 else (0.0, 1 - (numbers or [1.0])[0])
+        worth = binomial(1, now, usual) if len(numbers) == 2 else poisson(now, 1)
+        assert float(nats) == pytest.approx(worth, rel=0.01)
+        assert int(events) == round(12 / worth)
+        for wait, volume in zip(waits, (5, 50, 500, 5_000, 50_000), strict=True):
+            value, unit = wait.split()
+            assert float(value) * days[unit] == pytest.approx(12 / worth / volume, rel=0.05)
 
 
 def told() -> dict[str, str]:

@@ -16,16 +16,18 @@ from billingwatch.schema import migrate
 from billingwatch.settings import Stores
 from billingwatch.store.connection import connect
 from detectors.registry import configure
-from detectors.series import DAY, HOUR, MINUTE
 from ingest.queue import EventQueue, Health, durability_problems
 from tests.conftest import Servers
-from tests.factories import LIVE, paid, received, refunded
+from tests.factories import LIVE, failed, paid, received
 from tests.pipeline.manual import section
 from worker.deliver import deliver
 from worker.evaluate import evaluate
+from worker.learn import learn
 from worker.process import Process, start
 from worker.record import record
 from worker.runner import run
+
+MINUTE, HOUR, DAY = 60, 3600, 86_400  # seconds
 
 
 @pytest.fixture
@@ -92,12 +94,14 @@ def test_the_postgres_users_of_the_manual_can_do_their_work_and_no_more(
     now = datetime.now(UTC)
     moment = int(now.timestamp())
     with connect(postgres_users["billingwatch_store"], "tests") as store:
-        events = [paid(moment - 3 * DAY), *(refunded(moment - MINUTE) for _ in range(6))]
-        assert record(store, [received(each) for each in events], now).new == 7
+        events = [paid(moment - 3 * DAY), *(failed(moment - n * MINUTE) for n in range(30))]
+        assert record(store, [received(each) for each in events], now).new == 31
+    plan = configure({})[0].of("default")
     with connect(postgres_users["billingwatch_judge"], "tests") as judge:
-        (alert,) = evaluate(judge, LIVE, now, configure({})[0].of("default"), ("console",))
+        assert learn(judge, LIVE, now, plan)
+        (alert,) = evaluate(judge, LIVE, now, plan, ("console",))
         assert deliver(judge, alert, {"console": "console://"}, now + timedelta(seconds=HOUR)) is True
         for statement in ("DELETE FROM events", "SELECT FROM quarantine", "DROP TABLE rollups"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 judge.execute(statement)
-    assert "refund spike" in capsys.readouterr().out
+    assert "payments failing" in capsys.readouterr().out
