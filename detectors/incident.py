@@ -14,7 +14,7 @@ from detectors.life import LADDER, Change, Open
 from detectors.pulse import WebhookSilence
 from detectors.sentence import sentence
 from detectors.sheet import Sheet
-from detectors.signal import limit
+from detectors.signal import Signal, limit
 from detectors.strip import BIN
 from detectors.threshold import Threshold
 
@@ -80,7 +80,7 @@ def _worst(first: Severity, second: Severity) -> Severity:
 def _written(before: Incident | None, lead: Open, parts: Sequence[Open], at: int, scene: Scene) -> Incident:
     signal = lead.signal
     detector = scene.detectors.get(signal.detector)
-    observed, expected, bound = _figures(lead, scene)
+    observed, expected, bound = _figures(signal, scene)
     clear = [part.clear_since for part in parts]
     clear_since = None if None in clear else min(each for each in clear if each is not None)
     found: dict[str, Any] = {
@@ -90,9 +90,9 @@ def _written(before: Incident | None, lead: Open, parts: Sequence[Open], at: int
         "observed": observed,
         "expected": expected,
         "limit": bound,
-        "peak": observed if before is None else _peak(before.peak, observed, signal.side),
+        "peak": _figures(lead.worst, scene)[0],
         "window": max(BIN, round(signal.end - signal.start)),
-        "why": sentence(signal, detector, _unit(lead, scene)),
+        "why": sentence(signal, detector, _unit(signal, scene)),
         "at_risk": _at_risk(lead, scene),
         "evidence": _evidence(parts, scene),
     }
@@ -111,15 +111,10 @@ def _written(before: Incident | None, lead: Open, parts: Sequence[Open], at: int
     )
 
 
-def _figures(part: Open, scene: Scene) -> tuple[float, float, float]:
+def _figures(signal: Signal, scene: Scene) -> tuple[float, float, float]:
     """Observed, expected and the limit: shares where a share is judged, money in minor units where money is."""
-    signal = part.signal
-    scale = 1 / signal.out_of if signal.detector == "failure_rate" and signal.out_of else _unit(part, scene)
+    scale = 1 / signal.out_of if signal.detector == "failure_rate" and signal.out_of else _unit(signal, scene)
     return tuple(round(each * scale, 4) for each in (signal.observed, signal.expected, limit(signal)))  # type: ignore[return-value]
-
-
-def _peak(before: float, now: float, side: str) -> float:
-    return max(before, now) if side == "up" else min(before, now)
 
 
 def _severity(part: Open, scene: Scene) -> Severity:
@@ -141,16 +136,16 @@ def _metric(detector: str, scene: Scene) -> str:
     return source.metrics[0] if source else detector
 
 
-def _unit(part: Open, scene: Scene) -> float:
-    line = getattr(scene.detectors.get(part.signal.detector), "line", "")
-    return scene.units.get(f"{line}.{part.signal.scope}", scene.units.get(line, 1.0))
+def _unit(signal: Signal, scene: Scene) -> float:
+    line = getattr(scene.detectors.get(signal.detector), "line", "")
+    return scene.units.get(f"{line}.{signal.scope}", scene.units.get(line, 1.0))
 
 
 def _at_risk(part: Open, scene: Scene) -> tuple[Money, ...]:
     """The money of what happened in the window, or of what is missing; one a currency, largest first."""
     signal = part.signal
     if signal.detector in {"revenue_drop", "mrr_drop"}:
-        difference = abs(signal.expected - signal.observed) * _unit(part, scene)
+        difference = abs(signal.expected - signal.observed) * _unit(signal, scene)
         return (Money(round(difference), signal.scope),)
     line = getattr(scene.detectors.get(signal.detector), "line", "")
     amounts: dict[str, int] = {}
@@ -173,7 +168,7 @@ def _evidence(parts: Sequence[Open], scene: Scene) -> dict[str, Any]:
                 "out_of": round(part.signal.out_of, 2),
                 "expected": round(part.signal.expected, 4),
                 "usual": [round(each, 2) for each in part.signal.usual],
-                "unit": round(_unit(part, scene), 2),
+                "unit": round(_unit(part.signal, scene), 2),
                 "score": round(part.signal.score, 2),
                 "needed": round(part.signal.needed, 2),
             }

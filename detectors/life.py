@@ -36,6 +36,12 @@ class Open(Struct, frozen=True):
     signal: Signal  # the strongest so far
     rank: int
     clear_since: int | None = None
+    extreme: Signal | None = None  # the one with the largest effect so far, where it is not `signal`
+
+    @property
+    def worst(self) -> Signal:
+        """The signal with the largest effect so far."""
+        return self.extreme or self.signal
 
 
 class Life(Struct, frozen=True):
@@ -181,6 +187,11 @@ def span(part: Open) -> int:
 
 def _grow(part: Open, signal: Signal) -> Open:
     stronger = signal if signal.margin > part.signal.margin else part.signal
+    further = signal.effect > part.worst.effect if signal.side == "up" else signal.effect < part.worst.effect
     return msgspec.structs.replace(
-        part, signal=stronger, rank=max(part.rank, rank(signal, part.window)), clear_since=None
+        part,
+        signal=stronger,
+        rank=max(part.rank, rank(signal, part.window)),
+        clear_since=None,
+        extreme=signal if further else part.worst,
     )

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from functools import cache
 
 import msgspec
 import pytest
@@ -45,14 +46,15 @@ def told(found: list[Incident]) -> Iterator[dict[str, object]]:
         yield fields | {"evidence": evidence}
 
 
-@pytest.fixture(scope="module")
-def arrivals() -> Arrivals:
+@cache
+def habit() -> Arrivals:
     """Nine days of habit, and half a day in which two things go wrong."""
     planted = ("cancel_spike@+9d11h,size=90,for=40m", "failed_payments@+9d14h,size=0.9,for=2h")
     return stream(*planted, days=9.75, volume=300)
 
 
-def test_the_same_incidents_are_told_live_and_by_a_backtest(conn: Connection, arrivals: Arrivals) -> None:
+def test_the_same_incidents_are_told_live_and_by_a_backtest(conn: Connection) -> None:
+    arrivals = habit()
     live = play(conn, arrivals, PLANS, judge_from=JUDGED)
     assert {each.detector for each in live} >= {"churn_spike", "failure_rate"}
     assert list(told(live)) == list(told(replayed(arrivals)))
@@ -61,13 +63,11 @@ def test_the_same_incidents_are_told_live_and_by_a_backtest(conn: Connection, ar
 @pytest.mark.timeout(300)
 @settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10**9), late=st.sampled_from([30, 600, 7200]))
-def test_however_the_stream_is_shuffled_doubled_and_late(
-    conn: Connection, arrivals: Arrivals, seed: int, late: int
-) -> None:
+def test_however_the_stream_is_shuffled_doubled_and_late(conn: Connection, seed: int, late: int) -> None:
     """The last hours' arrivals come late and twice, in another order than they were created."""
     rng, source = random.Random(seed), f"source-{seed}-{late}"
     disturbed = []
-    for received, body in arrivals:
+    for received, body in habit():
         moved = received if received < JUDGED else received + rng.randrange(late)
         disturbed.append((moved, body))
         if rng.random() < 0.05:

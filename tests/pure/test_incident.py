@@ -119,7 +119,13 @@ def test_what_gets_worse_is_told_and_what_stays_is_not() -> None:
     assert (reason, now.severity, now.observed, now.told, now.peak) == ("worse", "critical", 40, 40, 40)
     assert (now.id, now.state, now.opened_at) == (9, "acked", before.opened_at)
     again, reason = tell(now, [part()], [], NOW + 120, scene())
-    assert (reason, again.severity, again.peak, again.told) == (None, "critical", 40, 40)
+    assert (reason, again.severity, again.observed, again.told) == (None, "critical", 12, 40)
+
+
+def test_the_peak_is_the_largest_effect_and_not_the_strongest_evidence() -> None:
+    sharp = signal(window=3, start=NOW - 3 * BIN, observed=6.0, expected=0.2, score=7.6)
+    assert opened(part(extreme=sharp)).peak == 6
+    assert opened(part(extreme=sharp)).observed == 12
 
 
 def test_what_is_over_is_told_with_its_worst() -> None:
