@@ -4,7 +4,7 @@ import numpy as np
 from msgspec import Struct
 
 from detectors.calendar import Bools, Floats
-from detectors.signal import Signal, needed, signals
+from detectors.signal import Signal, far, needed, signals, spans, total
 from detectors.strip import Line, Strip, View
 
 HOUR = 12  # bins
@@ -29,6 +29,7 @@ class Excess(Struct, frozen=True, forbid_unknown_fields=True):
     shift: float
     days: float  # of history before the first signal
     sensitivity: float = 6.5
+    clusters: float = 12.0  # variance per mean at most: more than that is no nature of this line, but what is sought
     share_of: str = ""  # the line whose count, times the rate named like this line, is the expectation
     records: bool = False  # whether it must be more than ever of late: this line comes in bursts by nature
     part_of: str = ""  # the line of which, in a young account, it is taken to be a part
@@ -37,6 +38,8 @@ class Excess(Struct, frozen=True, forbid_unknown_fields=True):
     def scan(self, strip: Strip, ends: Floats, floor: float = 0.0) -> dict[int, Signal]:
         """The signals by tick."""
         if strip.age < self.days or self.line not in strip.lines:
+            return {}
+        if len(ends) == 1 and self._calm(strip, float(ends[0]), floor):
             return {}
         view = View(ends, self.windows, floor)
         line = strip.lines[self.line]
@@ -70,6 +73,23 @@ class Excess(Struct, frozen=True, forbid_unknown_fields=True):
             return line.counts[start:end], strip.lines[self.share_of].counts[start:end] * strip.rates[self.line].share
         return line.counts[start:end], np.diff(line.mid[0, start : end + 1])
 
+    def _calm(self, strip: Strip, end: float, floor: float) -> bool:
+        """Whether no window can be a signal: its mean is never below this one, its variance never below the mean."""
+        line = strip.lines[self.line]
+        of = strip.lines[self.share_of] if self.share_of else None
+        for window, (start, top) in zip(self.windows, spans(end, self.windows, floor), strict=True):
+            observed = total(line.count, start, top)
+            if observed < self.least:
+                continue
+            if of:
+                mean = total(of.count, start, top) * strip.rates[self.line].share
+            else:
+                mean = total((line.high if window <= HOUR else line.mid)[0], start, end)
+            above = observed - mean
+            if observed >= self.factor * mean and above >= self.least and far(above, mean, "up"):
+                return False
+        return True
+
     def _record(self, line: Line) -> Floats:
         """By window; a part of an hour is held against seven tenths of the fullest hour."""
         hour = line.records.get(HOUR, 0.0)
@@ -92,4 +112,6 @@ class Excess(Struct, frozen=True, forbid_unknown_fields=True):
         if self.part_of and strip.age < YOUNG:
             whole = strip.lines[self.part_of]
             mean = np.maximum(mean, PART * view.count(whole))
-        return mean, recent, view.variance(line, mean, line.dispersion.up)
+        variance = view.variance(line, mean, line.dispersion.up)
+        variance = variance - max(0.0, line.dispersion.phi - self.clusters) * mean
+        return mean, recent, variance

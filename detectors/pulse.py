@@ -4,10 +4,12 @@ import numpy as np
 from msgspec import Struct
 
 from detectors.calendar import Bools, Floats
-from detectors.signal import Signal, signals
+from detectors.signal import Signal, signals, spans, total
 from detectors.strip import Strip, View, at
 from detectors.tail import silence
 
+CLUSTERS = 1.05  # variance per mean of late arrivals
+NAT = 0.4343  # of a score: each object that is missing, at most
 DOUBT = 2.0  # a score of silence from which on absence ends at the newest event
 
 
@@ -22,6 +24,10 @@ class WebhookSilence(Struct, frozen=True, forbid_unknown_fields=True):
     def scores(self, strip: Strip, ends: Floats, watermark: Floats) -> tuple[Floats, Floats, Floats]:
         """By tick: the score, the objects expected since the watermark, their variance."""
         line = strip.lines[self.line]
+        if len(ends) == 1:
+            most = float(at(line.low[0], ends)[0] - at(line.low[0], watermark)[0])
+            if most * NAT < min(DOUBT, self.score):  # no spread makes less surprise of it
+                return np.zeros(1), np.full(1, most), np.full(1, most)
         mean = np.maximum((at(line.low, ends) - at(line.low, watermark)).min(0), 0.0)
         square = np.maximum(at(line.square, ends) - at(line.square, watermark), 0.0)
         spread = line.dispersion.down
@@ -63,7 +69,7 @@ class WebhookLag(Struct, frozen=True, forbid_unknown_fields=True):
     name: str = "webhook_lag"
     line: str = "late"
     share_of: str = "arrived"
-    windows: tuple[int, ...] = (1, 3, 12)  # bins, of arrival
+    windows: tuple[int, ...] = (1, 3, 6, 12)  # bins, of arrival
     least: float = 3.0
     factor: float = 0.2  # of the arrivals
     usual: float = 0.002
@@ -71,6 +77,8 @@ class WebhookLag(Struct, frozen=True, forbid_unknown_fields=True):
 
     def scan(self, strip: Strip, ends: Floats, floor: float = 0.0) -> dict[int, Signal]:
         """The signals by tick."""
+        if len(ends) == 1 and self._calm(strip, float(ends[0]), floor):
+            return {}
         view = View(ends, self.windows, floor)
         late, arrived = view.count(strip.lines[self.line]), view.count(strip.lines[self.share_of])
         gate: Bools = (late >= self.least) & (late >= self.factor * arrived)
@@ -79,7 +87,15 @@ class WebhookLag(Struct, frozen=True, forbid_unknown_fields=True):
             return {}
         mean = arrived * self.usual + 1e-3
         limits = np.full((len(self.windows), 1), self.score)
-        return signals(self.name, "up", view, late, mean, mean * 1.2, limits, gate, out_of=arrived)
+        return signals(self.name, "up", view, late, mean, mean * CLUSTERS, limits, gate, out_of=arrived)
+
+    def _calm(self, strip: Strip, end: float, floor: float) -> bool:
+        late, arrived = strip.lines[self.line].count, strip.lines[self.share_of].count
+        for start, top in spans(end, self.windows, floor):
+            some = total(late, start, top)
+            if some >= self.least and some >= self.factor * total(arrived, start, top):
+                return False
+        return True
 
     def gone(self, strip: Strip, ends: Floats, bins: int) -> Bools:
         """Whether what arrives is on time again, by tick."""

@@ -5,7 +5,7 @@ from msgspec import Struct
 
 from detectors.calendar import Bools, Floats
 from detectors.excess import STILL
-from detectors.signal import Signal, needed, signals, stronger
+from detectors.signal import Signal, far, needed, signals, spans, stronger, total
 from detectors.strip import Rate, Strip, View
 
 HALF_LIFE = 14.0  # days
@@ -24,11 +24,13 @@ class FailureShare(Struct, frozen=True, forbid_unknown_fields=True):
     factor: float = 1.5
     points: float = 0.015
     least: float = 4.0
-    shift: float = 0.6
+    shift: float = 0.0
     sensitivity: float = 6.5
 
     def scan(self, strip: Strip, ends: Floats, floor: float = 0.0) -> dict[int, Signal]:
         """The signals by tick."""
+        if len(ends) == 1 and self._calm(strip, float(ends[0]), floor):
+            return {}
         view = View(ends, self.windows, floor)
         parts = [self._part(strip, view, stratum) for stratum in STRATA]
         limits = needed(self.sensitivity, self.shift, view.windows)
@@ -42,6 +44,26 @@ class FailureShare(Struct, frozen=True, forbid_unknown_fields=True):
                 here = signals(self.name, "up", view, failed, mean, variance, limits, gate, scope=scope, out_of=tried)
                 found = stronger(found, here)
         return found
+
+    def _calm(self, strip: Strip, end: float, floor: float) -> bool:
+        """Whether no window of any stratum, nor of both, can be a signal."""
+        lines = [(strip.lines[f"failure.{name}"], strip.lines[f"attempt.{name}"], strip.rates[name]) for name in STRATA]
+        for start, top in spans(end, self.windows, floor):
+            both = [0.0, 0.0, 0.0]
+            for failure, attempt, known in lines:
+                failed = total(failure.count, start, top)
+                mean = total(attempt.count, start, top) * known.share
+                part = [failed, mean, mean * (1 - known.share) + (known.tau * mean) ** 2]
+                both = [old + new for old, new in zip(both, part, strict=True)]
+                if self._may(*part):
+                    return False
+            if self._may(*both):
+                return False
+        return True
+
+    def _may(self, failed: float, mean: float, variance: float) -> bool:
+        above = failed - mean
+        return failed >= self.factor * mean and above >= self.least and far(above, variance, "up")
 
     def gone(self, strip: Strip, ends: Floats, bins: int) -> Bools:
         """Whether the newest `bins` are back to normal in every stratum, by tick."""
