@@ -9,7 +9,7 @@ from detectors.judgement import Detector
 from detectors.pulse import WebhookLag, WebhookSilence
 from detectors.share import FailureShare
 
-M5, M15, M30, H1, H3, H6, H12, H24, H72 = 1, 3, 6, 12, 36, 72, 144, 288, 864  # bins
+M5, M15, M30, H1, H2, H3, H6, H12, H24, H72 = 1, 3, 6, 12, 24, 36, 72, 144, 288, 864  # bins
 
 
 class Source(Struct, frozen=True):
@@ -56,8 +56,8 @@ DETECTORS: dict[str, Detector] = {
             part_of="failure.checkout",
         ),
         Excess("refund_spike", "refund", (M30, H1, H3, H6, H24), 2.0, 5.0, 2.6, days=7),
-        Excess("churn_spike", "cancel", (H1, H3, H6, H24, H72), 1.8, 4.0, -0.8, days=2),
-        Excess("dispute_spike", "dispute", (H1, H6, H12, H24, H72), 2.0, 3.0, 0.0, days=7),
+        Excess("churn_spike", "cancel", (H1, H2, H3, H6, H24, H72), 1.8, 4.0, -0.8, days=2),
+        Excess("dispute_spike", "dispute", (H1, H3, H6, H12, H24, H72), 2.0, 3.0, 0.0, days=7),
         Excess("duplicate_charges", "duplicate", (M15, H1, H3, H6, H24), 3.0, 2.5, -1.0, days=0, share_of="success"),
         Drop("volume_drop", "attempt.checkout"),
         WebhookLag(),

@@ -15,10 +15,10 @@ class Drop(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     line: str
-    windows: tuple[int, ...] = (3, 6, 12, 36, 72, 144, 288, 864)  # bins
+    windows: tuple[int, ...] = (3, 6, 12, 24, 36, 72, 144, 288, 864)  # bins
     factor: float = 0.8
     least: float = 8.0
-    shift: float = 1.2
+    shift: float = 1.5
     days: float = 7.0
     sensitivity: float = 6.5
 

@@ -73,7 +73,7 @@ class WebhookLag(Struct, frozen=True, forbid_unknown_fields=True):
     least: float = 3.0
     factor: float = 0.2  # of the arrivals
     usual: float = 0.002
-    score: float = 5.5
+    score: float = 5.0
 
     def scan(self, strip: Strip, ends: Floats, floor: float = 0.0) -> dict[int, Signal]:
         """The signals by tick."""

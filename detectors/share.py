@@ -20,11 +20,11 @@ class FailureShare(Struct, frozen=True, forbid_unknown_fields=True):
     """A signal when more first attempts fail than the account's rates explain: of checkouts, renewals or both."""
 
     name: str = "failure_rate"
-    windows: tuple[int, ...] = (1, 3, 6, 12, 36, 72, 144, 288, 864)  # bins
+    windows: tuple[int, ...] = (1, 3, 6, 12, 24, 36, 72, 144, 288, 864)  # bins
     factor: float = 1.5
     points: float = 0.015
     least: float = 4.0
-    shift: float = 0.0
+    shift: float = 0.2
     sensitivity: float = 6.5
 
     def scan(self, strip: Strip, ends: Floats, floor: float = 0.0) -> dict[int, Signal]:
@@ -37,10 +37,11 @@ class FailureShare(Struct, frozen=True, forbid_unknown_fields=True):
         found: dict[int, Signal] = {}
         both = tuple(sum(column) for column in zip(*parts, strict=True))
         for scope, part in zip((*STRATA, ""), (*parts, both), strict=True):
-            failed, tried, mean, recent, recent_mean, variance = part
+            failed, tried, mean, recent, recent_mean, chance, wander = part
             gate: Bools = (failed >= self.factor * mean) & (failed - mean >= self.least)
             gate &= (failed >= mean + self.points * tried) & (recent > STILL * recent_mean)
             if gate.any():
+                variance = chance + wander**2
                 here = signals(self.name, "up", view, failed, mean, variance, limits, gate, scope=scope, out_of=tried)
                 found = stronger(found, here)
         return found
@@ -49,11 +50,11 @@ class FailureShare(Struct, frozen=True, forbid_unknown_fields=True):
         """Whether no window of any stratum, nor of both, can be a signal."""
         lines = [(strip.lines[f"failure.{name}"], strip.lines[f"attempt.{name}"], strip.rates[name]) for name in STRATA]
         for start, top in spans(end, self.windows, floor):
-            both = [0.0, 0.0, 0.0]
+            both = [0.0, 0.0, 0.0, 0.0]
             for failure, attempt, known in lines:
                 failed = total(failure.count, start, top)
                 mean = total(attempt.count, start, top) * known.share
-                part = [failed, mean, mean * (1 - known.share) + (known.tau * mean) ** 2]
+                part = [failed, mean, mean * (1 - known.share), known.tau * mean]
                 both = [old + new for old, new in zip(both, part, strict=True)]
                 if self._may(*part):
                     return False
@@ -61,17 +62,17 @@ class FailureShare(Struct, frozen=True, forbid_unknown_fields=True):
                 return False
         return True
 
-    def _may(self, failed: float, mean: float, variance: float) -> bool:
+    def _may(self, failed: float, mean: float, chance: float, wander: float) -> bool:
         above = failed - mean
-        return failed >= self.factor * mean and above >= self.least and far(above, variance, "up")
+        return failed >= self.factor * mean and above >= self.least and far(above, chance + wander**2, "up")
 
     def gone(self, strip: Strip, ends: Floats, bins: int) -> Bools:
         """Whether the newest `bins` are back to normal in every stratum, by tick."""
         view = View(ends, (bins,))
         found = np.ones(len(ends), np.bool_)
         for stratum in STRATA:
-            failed, _, mean, _, _, variance = self._part(strip, view, stratum)
-            found &= ((failed < STILL * mean) | (failed <= mean + 2 * np.sqrt(variance)))[0]
+            failed, _, mean, _, _, chance, wander = self._part(strip, view, stratum)
+            found &= ((failed < STILL * mean) | (failed <= mean + 2 * np.sqrt(chance + wander**2)))[0]
         return found
 
     def curve(self, strip: Strip, start: int, end: int) -> tuple[Floats, Floats]:
@@ -83,12 +84,17 @@ class FailureShare(Struct, frozen=True, forbid_unknown_fields=True):
         return failed, mean
 
     def _part(self, strip: Strip, view: View, stratum: str) -> tuple[Floats, ...]:
+        """Failures, attempts and usual failures, failures and usual ones of late, and how these vary: a variance by
+        chance, a deviation because the rate wanders. Both strata's add up: what makes rates wander, a bank that
+        declines more, concerns both.
+        """
         rate = strip.rates[stratum]
         failure, attempt = strip.lines[f"failure.{stratum}"], strip.lines[f"attempt.{stratum}"]
         tried = view.count(attempt)
         mean = tried * rate.share
-        variance = mean * (1 - rate.share) + (rate.tau * mean) ** 2
-        return view.count(failure), tried, mean, view.recent(failure), view.recent(attempt) * rate.share, variance
+        recent_mean = view.recent(attempt) * rate.share
+        chance, wander = mean * (1 - rate.share), rate.tau * mean
+        return view.count(failure), tried, mean, view.recent(failure), recent_mean, chance, wander
 
 
 def rate(failed: Floats, tried: Floats, prior: float, *, worth: float = PRIOR_ATTEMPTS, blocks: int = 4) -> Rate:
