@@ -63,6 +63,7 @@ class Figures(Struct, frozen=True):
     median: float  # minutes
     p90: float
     slower: float  # times an oracle's delay, median
+    slowest: float  # p90
 
 
 def figures(outcomes: list[Outcome]) -> Figures:
@@ -80,6 +81,7 @@ def figures(outcomes: list[Outcome]) -> Figures:
         float(np.median(delays)),
         float(np.percentile(delays, 90)),
         float(np.median(slower)),
+        float(np.percentile(slower, 90)),
     )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from msgspec import Struct
 
 from detectors.calendar import Bools, Floats
-from detectors.signal import Signal, far, needed, signals, spans, total
+from detectors.signal import Signal, distant, needed, signals, spans, total
 from detectors.strip import Line, Strip, View
 
 STILL = 0.8  # times the expectation: the effect lasts
@@ -44,7 +44,7 @@ class Drop(Struct, frozen=True, forbid_unknown_fields=True):
         for start, top in spans(end, self.windows, floor):
             observed, mean = total(line.count, start, top), total(line.low[0], start, end)
             below = mean - observed
-            if observed <= self.factor * mean and below >= self.least and far(below, mean, "down"):
+            if observed <= self.factor * mean and below >= self.least and distant(below, mean, "down"):
                 return False
         return True
 

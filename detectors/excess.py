@@ -4,7 +4,7 @@ import numpy as np
 from msgspec import Struct
 
 from detectors.calendar import Bools, Floats
-from detectors.signal import Signal, far, needed, signals, spans, total
+from detectors.signal import Signal, distant, needed, signals, spans, total
 from detectors.strip import Line, Strip, View
 
 HOUR = 12  # bins
@@ -86,7 +86,7 @@ class Excess(Struct, frozen=True, forbid_unknown_fields=True):
             else:
                 mean = total((line.high if window <= HOUR else line.mid)[0], start, end)
             above = observed - mean
-            if observed >= self.factor * mean and above >= self.least and far(above, mean, "up"):
+            if observed >= self.factor * mean and above >= self.least and distant(above, mean, "up"):
                 return False
         return True
 

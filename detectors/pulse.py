@@ -25,7 +25,7 @@ class WebhookSilence(Struct, frozen=True, forbid_unknown_fields=True):
         """By tick: the score, the objects expected since the watermark, their variance."""
         line = strip.lines[self.line]
         if len(ends) == 1:
-            most = float(at(line.low[0], ends)[0] - at(line.low[0], watermark)[0])
+            most = total(line.low[0], 0, float(ends[0])) - total(line.low[0], 0, float(watermark[0]))
             if most * NAT < min(DOUBT, self.score):  # no spread makes less surprise of it
                 return np.zeros(1), np.full(1, most), np.full(1, most)
         mean = np.maximum((at(line.low, ends) - at(line.low, watermark)).min(0), 0.0)

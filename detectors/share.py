@@ -5,7 +5,7 @@ from msgspec import Struct
 
 from detectors.calendar import Bools, Floats
 from detectors.excess import STILL
-from detectors.signal import Signal, far, needed, signals, spans, stronger, total
+from detectors.signal import Signal, distant, needed, signals, spans, stronger
 from detectors.strip import Rate, Strip, View
 
 HALF_LIFE = 14.0  # days
@@ -48,23 +48,28 @@ class FailureShare(Struct, frozen=True, forbid_unknown_fields=True):
 
     def _calm(self, strip: Strip, end: float, floor: float) -> bool:
         """Whether no window of any stratum, nor of both, can be a signal."""
-        lines = [(strip.lines[f"failure.{name}"], strip.lines[f"attempt.{name}"], strip.rates[name]) for name in STRATA]
-        for start, top in spans(end, self.windows, floor):
-            both = [0.0, 0.0, 0.0, 0.0]
-            for failure, attempt, known in lines:
-                failed = total(failure.count, start, top)
-                mean = total(attempt.count, start, top) * known.share
-                part = [failed, mean, mean * (1 - known.share), known.tau * mean]
-                both = [old + new for old, new in zip(both, part, strict=True)]
+        starts, tops = zip(*spans(end, self.windows, floor), strict=True)
+        top, first = tops[0], list(starts)
+        parts = []
+        for stratum in STRATA:
+            failure, attempt = strip.lines[f"failure.{stratum}"].count, strip.lines[f"attempt.{stratum}"].count
+            failed, tried = (failure[top] - failure[first]).tolist(), (attempt[top] - attempt[first]).tolist()
+            parts.append((strip.rates[stratum], failed, tried))
+        for window in range(len(first)):
+            sums = (0.0, 0.0, 0.0, 0.0)
+            for known, failed, tried in parts:
+                mean = tried[window] * known.share
+                part = (failed[window], mean, mean * (1 - known.share), mean * known.tau)
                 if self._may(*part):
                     return False
-            if self._may(*both):
+                sums = (sums[0] + part[0], sums[1] + part[1], sums[2] + part[2], sums[3] + part[3])
+            if self._may(*sums):
                 return False
         return True
 
     def _may(self, failed: float, mean: float, chance: float, wander: float) -> bool:
         above = failed - mean
-        return failed >= self.factor * mean and above >= self.least and far(above, chance + wander**2, "up")
+        return failed >= self.factor * mean and above >= self.least and distant(above, chance + wander**2, "up")
 
     def gone(self, strip: Strip, ends: Floats, bins: int) -> Bools:
         """Whether the newest `bins` are back to normal in every stratum, by tick."""

@@ -66,7 +66,7 @@ def total(row: Floats, start: int, end: float) -> float:
     return found
 
 
-def far(distance: float, variance: float, side: Side) -> bool:
+def distant(distance: float, variance: float, side: Side) -> bool:
     """Whether a tail is worth computing."""
     return distance > 0 and distance * distance > WORTH[side] ** 2 * variance
 
