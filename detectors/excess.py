@@ -31,7 +31,7 @@ class Excess(Struct, frozen=True, forbid_unknown_fields=True):
     sensitivity: float = 6.5
     clusters: float = 12.0  # variance per mean at most: more than that is no nature of this line, but what is sought
     share_of: str = ""  # the line whose count, times the rate named like this line, is the expectation
-    records: bool = False  # whether it must be more than ever of late: this line comes in bursts by nature
+    records: float = 0.0  # times the most of late that it must exceed: this line comes in bursts by nature
     part_of: str = ""  # the line of which, in a young account, it is taken to be a part
     lift_by: str = ""  # the line that lifts the expectation when it is itself above its own
 
@@ -51,7 +51,7 @@ class Excess(Struct, frozen=True, forbid_unknown_fields=True):
         gate &= (observed >= self.factor * mean) & (observed - mean >= self.least)
         gate &= view.recent(line) > STILL * recent_mean
         if self.records:
-            gate &= observed > self._record(line)
+            gate &= observed > self.records * self._record(line)
         if not gate.any():
             return {}
         limits = needed(self.sensitivity, self.shift, view.windows)
