@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-AFTER_CHANGE = 28  # days: until half of what was learnt is of the new time, a rhythm may follow either
+AFTER_CHANGE = 56  # days: until all that was learnt is of the new time, a rhythm may follow either
 YEARS = range(2009, 2041)  # from before Stripe's first events; forecasts reach three days ahead
 
 
@@ -45,7 +45,7 @@ class Calendar(Struct, frozen=True):
         return found
 
     def changed(self, day: int) -> bool:
-        """Whether the clocks were changed in the four weeks before this local day."""
+        """Whether the clocks were changed in the eight weeks before this local day."""
         return _offset(self.zone, day * 24) != _offset(self.zone, (day - AFTER_CHANGE) * 24)
 
 

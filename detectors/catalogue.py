@@ -12,7 +12,7 @@ from detectors.judgement import Detector
 from detectors.pulse import WebhookLag, WebhookSilence
 from detectors.share import FailureShare
 
-M5, M15, M30, H1, H3, H6, H12, H24, H72 = 1, 3, 6, 12, 36, 72, 144, 288, 864  # bins
+M5, M15, M30, H1, H2, H3, H6, H12, H24, H72 = 1, 3, 6, 12, 24, 36, 72, 144, 288, 864  # bins
 EACH = "*"
 
 
@@ -61,19 +61,20 @@ DETECTORS: dict[str, Detector] = {
             "small",
             (M5, M15, M30, H1, H3),
             3.0,
-            5.0,
+            4.5,
             0.2,
             days=0,
+            clusters=1.05,
             lift_by="success",
             part_of="failure.checkout",
         ),
-        Excess("refund_spike", "refund", (M30, H1, H3, H6, H24), 2.0, 5.0, 0.6, days=7, records=True),
-        Excess("churn_spike", "cancel", (H1, H3, H6, H24, H72), 1.8, 4.0, -0.8, days=2),
-        Excess("dispute_spike", "dispute", (H1, H6, H12, H24, H72), 2.0, 3.0, 0.0, days=7),
+        Excess("refund_spike", "refund", (M30, H1, H3, H6, H24), 2.0, 5.0, 2.6, days=7, records=0.8),
+        Excess("churn_spike", "cancel", (H1, H2, H3, H6, H24, H72), 1.8, 4.0, -0.8, days=2),
+        Excess("dispute_spike", "dispute", (H1, H3, H6, H12, H24, H72), 2.0, 3.0, 0.0, days=7),
         Excess("duplicate_charges", "duplicate", (M15, H1, H3, H6, H24), 3.0, 2.5, -0.5, days=0, share_of="success"),
         Drop("volume_drop", "attempt.checkout"),
         CurrencyDrop("revenue_drop", "revenue", (H3, H24, H72), factor=0.75, days=14),
-        CurrencyExcess("mrr_drop", "mrr_lost", (H3, H24, H72), 3.0, 5.0, 1.2, days=14, records=True),
+        CurrencyExcess("mrr_drop", "mrr_lost", (H3, H24, H72), 3.0, 5.0, 2.6, days=14, records=0.8),
         WebhookLag(),
     )
 }

@@ -10,6 +10,7 @@ from detectors.calendar import Bools, Floats
 
 PHI, PHI_COUNTS = 1.2, 12.0  # the prior of phi, and how many counts it is worth
 PHI_MOST, PHI_SESSIONS = 12.0, 6.0
+ENOUGH = 500.0  # counts
 QUIET = 2.0  # expected in an hour
 PRIOR_SD = 0.15  # of each tau squared
 DAY_PRIOR, DAY_LEAST = 0.01, 0.001
@@ -78,8 +79,17 @@ def measure(
 
 
 def _clusters(counts: Floats, squares: Floats, mid: Floats, valid: Bools) -> tuple[float, float]:
-    """Phi and tau5 squared, from the spread of the twelve bins inside each hour: free of any season."""
-    x, spread, busy = counts[valid], (squares[valid] - counts[valid] ** 2 / 12) * 12 / 11, mid[valid]
+    """Phi and tau5 squared, from the spread of the twelve bins inside each hour, less what a straight line from hour
+    to hour makes of it. Where there is enough to choose from, from the flatter half of the hours: how a steep one
+    bends nobody knows.
+    """
+    slope = _slope(np.nan_to_num(mid))
+    steep = slope * np.nan_to_num(mid)
+    flat: Bools = valid & (steep <= np.median(steep[valid])) if valid.any() else valid
+    if counts[flat].sum() > ENOUGH:
+        valid = flat
+    bent = counts**2 * slope
+    x, spread, busy = counts[valid], (squares - counts**2 / 12 - bent)[valid] * 12 / 11, mid[valid]
     total = float(x.sum())
     phi = (PHI * PHI_COUNTS + float(spread.sum())) / (PHI_COUNTS + total)
     fine = 0.0
@@ -95,6 +105,19 @@ def _clusters(counts: Floats, squares: Floats, mid: Floats, valid: Bools) -> tup
             fine = min(max((s1 / n1 - s0 / n0) / (m1 - m0), 0.0), 0.5)
             phi = s0 / n0 - fine * m0
     return min(max(phi, 1.0), PHI_MOST), fine
+
+
+def _slope(mid: Floats) -> Floats:
+    """The spread of twelve bins on straight lines between hours, to the square of the hour's mean."""
+    hours = mid.ravel()
+    before, after = np.concatenate([hours[:1], hours[:-1]]), np.concatenate([hours[1:], hours[-1:]])
+    known = (before > 0) & (hours > 0) & (after > 0)
+    place = (np.arange(12) + 0.5) / 12 - 0.5
+    rise = np.where(place < 0, -place * before[:, None], place * after[:, None])
+    bins = rise + (1 - np.abs(place)) * hours[:, None]
+    total = np.maximum(bins.sum(1), 1e-9)
+    spread = (bins**2).sum(1) / total**2 - 1 / 12
+    return np.where(known, spread, 0.0).reshape(mid.shape)
 
 
 def _sessions(counts: Floats, mid: Floats, valid: Bools) -> float:

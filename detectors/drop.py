@@ -5,8 +5,8 @@ from msgspec import Struct
 
 from billingwatch.model import Severity
 from detectors.calendar import Bools, Floats
-from detectors.signal import Side, Signal, needed, signals
-from detectors.strip import Strip, View
+from detectors.signal import Side, Signal, distant, needed, signals, spans, total
+from detectors.strip import Line, Strip, View
 
 STILL = 0.8  # times the expectation: the effect lasts
 
@@ -16,10 +16,10 @@ class Drop(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     line: str
-    windows: tuple[int, ...] = (3, 6, 12, 36, 72, 144, 288, 864)  # bins
+    windows: tuple[int, ...] = (3, 6, 12, 24, 36, 72, 144, 288, 864)  # bins
     factor: float = 0.8
     least: float = 8.0
-    shift: float = 1.2
+    shift: float = 1.5
     days: float = 7.0
     sensitivity: float = 7.2
     severity: Severity = "medium"
@@ -32,8 +32,10 @@ class Drop(Struct, frozen=True, forbid_unknown_fields=True):
         """The signals by tick. `ends` are where exposure ends: the watermark while delivery is in doubt."""
         if strip.age < self.days or self.line not in strip.lines:
             return {}
-        view = View(ends, self.windows, floor)
         line = strip.absence(self.line)
+        if len(ends) == 1 and self._calm(line, float(ends[0]), floor):
+            return {}
+        view = View(ends, self.windows, floor)
         observed, mean = view.count(line), view.least(line.low)
         gate: Bools = (observed <= self.factor * mean) & (mean - observed >= self.least)
         if not gate.any():
@@ -42,6 +44,15 @@ class Drop(Struct, frozen=True, forbid_unknown_fields=True):
         variance = view.variance(line, mean, line.dispersion.down)
         limits = needed(self.sensitivity, self.shift, view.windows)
         return signals(self.name, "down", view, observed, mean, variance, limits, gate)
+
+    def _calm(self, line: Line, end: float, floor: float) -> bool:
+        """Whether no window can be a signal: its mean is never above this one, its variance never below the mean."""
+        for start, top in spans(end, self.windows, floor):
+            observed, mean = total(line.count, start, top), total(line.low[0], start, end)
+            below = mean - observed
+            if observed <= self.factor * mean and below >= self.least and distant(below, mean, "down"):
+                return False
+        return True
 
     def gone(self, strip: Strip, ends: Floats, bins: int) -> Bools:
         """Whether the newest `bins` are back to normal, by tick."""

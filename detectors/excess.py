@@ -5,7 +5,7 @@ from msgspec import Struct
 
 from billingwatch.model import Severity
 from detectors.calendar import Bools, Floats
-from detectors.signal import Side, Signal, needed, signals
+from detectors.signal import Side, Signal, distant, needed, signals, spans, total
 from detectors.strip import Line, Strip, View
 
 HOUR = 12  # bins
@@ -30,8 +30,9 @@ class Excess(Struct, frozen=True, forbid_unknown_fields=True):
     shift: float
     days: float  # of history before the first signal
     sensitivity: float = 7.2
+    clusters: float = 12.0  # variance per mean at most: more than that is no nature of this line, but what is sought
     share_of: str = ""  # the line whose count, times the rate named like this line, is the expectation
-    records: bool = False  # whether it must be more than ever of late: this line comes in bursts by nature
+    records: float = 0.0  # times the most of late that it must exceed: this line comes in bursts by nature
     part_of: str = ""  # the line of which, in a young account, it is taken to be a part
     lift_by: str = ""  # the line that lifts the expectation when it is itself above its own
     severity: Severity = "medium"
@@ -44,6 +45,8 @@ class Excess(Struct, frozen=True, forbid_unknown_fields=True):
         """The signals by tick."""
         if strip.age < self.days or self.line not in strip.lines:
             return {}
+        if len(ends) == 1 and self._calm(strip, float(ends[0]), floor):
+            return {}
         view = View(ends, self.windows, floor)
         line = strip.lines[self.line]
         observed = view.count(line)
@@ -54,7 +57,7 @@ class Excess(Struct, frozen=True, forbid_unknown_fields=True):
         gate &= (observed >= self.factor * mean) & (observed - mean >= self.least)
         gate &= view.recent(line) > STILL * recent_mean
         if self.records:
-            gate &= observed > self._record(line)
+            gate &= observed > self.records * self._record(line)
         if not gate.any():
             return {}
         limits = needed(self.sensitivity, self.shift, view.windows)
@@ -75,6 +78,23 @@ class Excess(Struct, frozen=True, forbid_unknown_fields=True):
         if self.share_of:
             return line.counts[start:end], strip.lines[self.share_of].counts[start:end] * strip.rates[self.line].share
         return line.counts[start:end], np.diff(line.mid[0, start : end + 1])
+
+    def _calm(self, strip: Strip, end: float, floor: float) -> bool:
+        """Whether no window can be a signal: its mean is never below this one, its variance never below the mean."""
+        line = strip.lines[self.line]
+        of = strip.lines[self.share_of] if self.share_of else None
+        for window, (start, top) in zip(self.windows, spans(end, self.windows, floor), strict=True):
+            observed = total(line.count, start, top)
+            if observed < self.least:
+                continue
+            if of:
+                mean = total(of.count, start, top) * strip.rates[self.line].share
+            else:
+                mean = total((line.high if window <= HOUR else line.mid)[0], start, end)
+            above = observed - mean
+            if observed >= self.factor * mean and above >= self.least and distant(above, mean, "up"):
+                return False
+        return True
 
     def _record(self, line: Line) -> Floats:
         """By window; a part of an hour is held against seven tenths of the fullest hour."""
@@ -98,4 +118,6 @@ class Excess(Struct, frozen=True, forbid_unknown_fields=True):
         if self.part_of and strip.age < YOUNG:
             whole = strip.lines[self.part_of]
             mean = np.maximum(mean, PART * view.count(whole))
-        return mean, recent, view.variance(line, mean, line.dispersion.up)
+        variance = view.variance(line, mean, line.dispersion.up)
+        variance = variance - max(0.0, line.dispersion.phi - self.clusters) * mean
+        return mean, recent, variance

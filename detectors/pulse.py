@@ -5,13 +5,15 @@ from msgspec import Struct
 
 from billingwatch.model import Severity
 from detectors.calendar import Bools, Floats
-from detectors.signal import Side, Signal, signals
+from detectors.signal import Side, Signal, signals, spans, total
 from detectors.strip import Strip, View, at
 from detectors.tail import silence
 
 STALE = 6 * 3600  # seconds between `created` and arrival from which on it is no lag: a replay, an import
 ANCIENT = 7 * 86_400  # seconds; nobody is told of a silence that is older
 SETTLE = 600  # seconds
+CLUSTERS = 1.05  # variance per mean of late arrivals
+NAT = 0.4343  # of a score: each object that is missing, at most
 DOUBT = 2.0  # a score of silence from which on absence ends at the newest event
 
 
@@ -40,6 +42,10 @@ class WebhookSilence(Struct, frozen=True, forbid_unknown_fields=True):
     def scores(self, strip: Strip, ends: Floats, watermark: Floats) -> tuple[Floats, Floats, Floats]:
         """By tick: the score, the objects expected since the watermark, their variance."""
         line = strip.lines[self.line]
+        if len(ends) == 1:
+            most = total(line.low[0], 0, float(ends[0])) - total(line.low[0], 0, float(watermark[0]))
+            if most * NAT < min(DOUBT, self.score):  # no spread makes less surprise of it
+                return np.zeros(1), np.full(1, most), np.full(1, most)
         mean = np.maximum((at(line.low, ends) - at(line.low, watermark)).min(0), 0.0)
         square = np.maximum(at(line.square, ends) - at(line.square, watermark), 0.0)
         spread = line.dispersion.down
@@ -81,11 +87,11 @@ class WebhookLag(Struct, frozen=True, forbid_unknown_fields=True):
     name: str = "webhook_lag"
     line: str = "late"
     share_of: str = "arrived"
-    windows: tuple[int, ...] = (1, 3, 12)  # bins, of arrival
+    windows: tuple[int, ...] = (1, 3, 6, 12)  # bins, of arrival
     least: float = 3.0
     factor: float = 0.2  # of the arrivals
     usual: float = 0.002
-    score: float = 5.5
+    score: float = 5.0
     severity: Severity = "medium"
 
     @property
@@ -94,6 +100,8 @@ class WebhookLag(Struct, frozen=True, forbid_unknown_fields=True):
 
     def scan(self, strip: Strip, ends: Floats, floor: float = 0.0) -> dict[int, Signal]:
         """The signals by tick."""
+        if len(ends) == 1 and self._calm(strip, float(ends[0]), floor):
+            return {}
         view = View(ends, self.windows, floor)
         late, arrived = view.count(strip.lines[self.line]), view.count(strip.lines[self.share_of])
         gate: Bools = (late >= self.least) & (late >= self.factor * arrived)
@@ -102,7 +110,15 @@ class WebhookLag(Struct, frozen=True, forbid_unknown_fields=True):
             return {}
         mean = arrived * self.usual + 1e-3
         limits = np.full((len(self.windows), 1), self.score)
-        return signals(self.name, "up", view, late, mean, mean * 1.2, limits, gate, out_of=arrived)
+        return signals(self.name, "up", view, late, mean, mean * CLUSTERS, limits, gate, out_of=arrived)
+
+    def _calm(self, strip: Strip, end: float, floor: float) -> bool:
+        late, arrived = strip.lines[self.line].count, strip.lines[self.share_of].count
+        for start, top in spans(end, self.windows, floor):
+            some = total(late, start, top)
+            if some >= self.least and some >= self.factor * total(arrived, start, top):
+                return False
+        return True
 
     def gone(self, strip: Strip, ends: Floats, bins: int) -> Bools:
         """Whether what arrives is on time again, by tick."""

@@ -1,6 +1,6 @@
 """A signal: one window in which a detector sees too much or too little; and how windows become signals."""
 
-from math import log10
+from math import ceil, log10
 from typing import Literal
 
 import numpy as np
@@ -12,7 +12,10 @@ from detectors.tail import shortfall, surprise
 
 Side = Literal["up", "down"]
 
-WORTH = 2.5  # standard deviations below which no tail is computed: it could not be small enough
+# Standard deviations below which no tail is computed: it could not be small enough. Counts lean to the right, so
+# their upper tail falls slower than the lower one.
+WORTH: dict[Side, float] = {"up": 3.2, "down": 2.5}
+NEAR = 0.5  # of a score: a longer window that tells no more than this is no better witness
 PER_DECADE = 0.8  # a longer window, looked at as often, changes less
 
 
@@ -49,6 +52,28 @@ class Signal(Struct, frozen=True):
         return max(0.0, self.expected - 2 * self.sd), self.expected + 2 * self.sd
 
 
+def spans(end: float, windows: tuple[int, ...], floor: float) -> list[tuple[int, int]]:
+    """First and last bin of the windows that end at one tick, as `View` has them for many."""
+    top, first = ceil(end - 1e-9), ceil(floor)
+    return [(min(max(top - window, first), top), top) for window in windows]
+
+
+def total(row: Floats, start: int, end: float) -> float:
+    """The sum between two positions of one row of prefix sums, in plain numbers: at a single tick most windows are far
+    from any signal, and to call numpy for each costs twenty times what it takes to see that.
+    """
+    whole = int(end)
+    found: float = row.item(whole) - row.item(start)
+    if end > whole:
+        found += (end - whole) * (row.item(min(whole + 1, len(row) - 1)) - row.item(whole))
+    return found
+
+
+def distant(distance: float, variance: float, side: Side) -> bool:
+    """Whether a tail is worth computing."""
+    return distance > 0 and distance * distance > WORTH[side] ** 2 * variance
+
+
 def needed(sensitivity: float, shift: float, windows: Floats) -> Floats:
     """The score at which windows of these lengths are a signal."""
     found: Floats = sensitivity - PER_DECADE * np.log10(windows) + shift
@@ -68,12 +93,13 @@ def signals(
     scope: str = "",
     out_of: Floats | None = None,
 ) -> dict[int, Signal]:
-    """The strongest signal of each tick that has one. All arrays are [windows, ticks], `limits` [windows, 1].
+    """The strongest signal of each tick that has one, of nearly equal ones the shortest. All arrays are
+    [windows, ticks] with ascending windows, `limits` [windows, 1].
 
     Exact tails are computed only for what passes every gate and lies far enough out.
     """
     sign = 1.0 if side == "up" else -1.0
-    far = sign * (observed - expected) > WORTH * np.sqrt(variance)
+    far = sign * (observed - expected) > WORTH[side] * np.sqrt(variance)
     found: dict[int, Signal] = {}
     rows, ticks = np.nonzero(far & gate & view.valid)
     tail = surprise if side == "up" else shortfall
@@ -82,7 +108,7 @@ def signals(
         score = tail(x, mean, max(spread, mean))
         limit = float(limits[row, 0])
         known = found.get(tick)
-        if score < limit or (known and known.margin >= score - limit):
+        if score < limit or (known and known.margin + NEAR >= score - limit):
             continue
         found[tick] = Signal(
             detector=detector,

@@ -89,3 +89,15 @@ def test_a_forecast_is_always_finite_and_positive(days: int, rate: float, seed: 
 def test_it_survives_being_written_down() -> None:
     made = fit(history(flat(3.0)))
     assert msgspec.json.decode(msgspec.json.encode(made), type=Baseline) == made
+
+
+def test_an_anomaly_that_was_clipped_does_not_pass_for_clusters() -> None:
+    days = history(flat(20.0))
+    days.mid = np.full(days.counts.shape, 20.0)
+    days.low = days.high = days.mid
+    calm = fit(days).dispersion.phi
+    days.counts = days.counts.copy()
+    days.counts[-5, 12] = 2000.0
+    days.squares = days.counts**2 / 12 + days.counts * 11 / 12
+    days.kept = clipped(days.counts, days.mid, Dispersion())
+    assert fit(days).dispersion.phi < calm + 0.1

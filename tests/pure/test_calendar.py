@@ -32,7 +32,7 @@ def test_a_local_day_has_its_own_hours(day: date, zone: str, expected: list[int]
 
 
 @pytest.mark.parametrize(
-    ("day", "changed"), [(date(2026, 3, 28), False), (date(2026, 3, 30), True), (date(2026, 5, 10), False)]
+    ("day", "changed"), [(date(2026, 3, 28), False), (date(2026, 3, 30), True), (date(2026, 6, 10), False)]
 )
 def test_the_weeks_after_a_change_of_the_clocks_are_known(day: date, changed: bool) -> None:
     assert Calendar("Europe/Berlin").changed(ordinal(day)) is changed

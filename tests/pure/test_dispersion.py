@@ -65,3 +65,13 @@ def test_a_window_carried_by_one_busy_hour_is_as_noisy_as_that_hour() -> None:
     mean, bins = np.array([600.0]), np.array([72.0])
     spread_out, in_one_hour = np.array([6 * 100.0**2]), np.array([600.0**2])
     assert noise.variance(mean, in_one_hour, bins, noise.up) > 4 * noise.variance(mean, spread_out, bins, noise.up)
+
+
+def test_the_slopes_of_a_steep_rhythm_are_no_clusters() -> None:
+    mean = (30 + 4000 * np.exp(-((np.arange(24) - 13.0) ** 2) / 6)) * np.ones((DAYS, 1))
+    place = np.arange(DAYS * 24 * 12) / 12 - 11 / 24
+    curve = np.interp(place, np.arange(DAYS * 24), mean.ravel()) / 12
+    bins = np.random.default_rng(7).poisson(curve).astype(float).reshape(DAYS, 24, 12)
+    found = measure(bins.sum(2), (bins**2).sum(2), np.ones(mean.shape), mean, mean, mean)
+    assert found.phi < 1.2
+    assert found.fine < 0.01

@@ -38,7 +38,14 @@ def account(seed: int = 1, **changes: tuple[int, int, float]) -> dict[str, np.nd
 
 
 def changed(changes: dict[str, tuple[int, int, float]], seed: int = 1) -> dict[str, np.ndarray]:
-    """Poisson counts at the usual rates; `line=(first bin, last bin, rate an hour)` changes one."""
+    """Poisson counts at the usual rates; `line=(first bin, last bin, rate an hour)` changes one.
+
+    Checkouts that are not tried do not fail.
+    """
+    if "attempt_checkout" in changes:
+        first, last, rate = changes["attempt_checkout"]
+        failed = rate * RATES["failure.checkout"] / RATES["attempt.checkout"]
+        changes = {"failure_checkout": (first, last, failed), **changes}
     rng = np.random.default_rng(seed)
     counts = {}
     for name, rate in RATES.items():
