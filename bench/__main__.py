@@ -9,7 +9,22 @@ from datetime import UTC, datetime
 import click
 from rich.console import Console
 
-from bench import burst, growth, kills, latency, machine, memory, outage, receiver, store, sustained
+from bench import (
+    burst,
+    day,
+    detection,
+    growth,
+    judge,
+    kills,
+    latency,
+    machine,
+    memory,
+    outage,
+    receiver,
+    shop,
+    store,
+    sustained,
+)
 from bench.report import Report, display, record
 from billingwatch.log import configure
 from billingwatch.settings import Logs
@@ -22,6 +37,10 @@ BENCHMARKS: dict[str, Callable[[bool], Report]] = {
     "latency": latency.run,
     "memory": memory.run,
     "growth": growth.run,
+    "judge": judge.run,
+    "day": day.run,
+    "detection": detection.run,
+    "shop": shop.run,
     "outage": outage.run,
     "kills": kills.run,
 }

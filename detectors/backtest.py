@@ -175,8 +175,10 @@ class Trial:
         return found
 
     def end(self) -> Sequence[Finding]:
-        """What the last minute tells."""
-        return self._judge(self._minute)
+        """What the last minute tells, and what is open then as it is."""
+        last = self._judge(self._minute)
+        lasting = [each for account in self._accounts.values() for each in account.watch.lasting(self._minute)]
+        return [*last, *(Finding(each.at, each.incident, each.reason) for each in lasting)]
 
     def _meet(self, tenant: Tenant, created: int) -> _Account:
         seen = self.counts.tenants.setdefault(tenant, Seen(created, created))

@@ -57,6 +57,7 @@ VOLUNTARY, INVOLUNTARY = "voluntary", "involuntary"  # strata of cancellations
 GAINED, LOST = "gained", "lost"  # strata of changes of revenue
 
 CARD = "card:"  # a payer without a customer is known by the card's fingerprint
+DAY = 86_400  # seconds
 LARGEST_AMOUNT = 10**15  # minor units; beyond it an amount is a mistake, and sums could leave 64 bits
 LONGEST_KEY = 500  # characters; Stripe's ids have up to 255, and an index row holds 2,704 bytes
 FARTHEST = 4 * 366 * 86_400  # seconds ahead that a period may end; Stripe bills every three years at the least
@@ -82,7 +83,9 @@ def read_facts(event: Event, received: int = 0) -> list[Told]:
             raise UnknownShape(f"{event.type}: an amount beyond {LARGEST_AMOUNT:.0e} minor units")
         if isinstance(each, Fact) and each.attempt_of:
             root = each.attempt_of  # of a payment the pulse is the attempt's
-    told.append(Fact(ANY, event.created, claim=f"any:{root}", received=received or event.created))
+    # Once an object and day: what is told of it weeks later is a sign of life, too, and nobody has to remember longer.
+    claim = f"any:{root}:{event.created // DAY}"
+    told.append(Fact(ANY, event.created, claim=claim, received=received or event.created))
     for each in told:
         keys = "".join(_keys(each))  # looked at one by one only where something may be wrong
         if "\0" in keys or (len(keys) > LONGEST_KEY and any(len(key) > LONGEST_KEY for key in _keys(each))):
@@ -305,7 +308,7 @@ def _cancellation(event: Event, subscription: Subscription, price: str) -> Fact:
     return Fact(
         CANCELED,
         event.created,
-        claim=f"{subscription.id}:{CANCELED}:{asked}",
+        claim=f"{DUE_CLAIM}{subscription.id}:{CANCELED}:{asked}",
         stratum=INVOLUNTARY if reason in {"payment_failed", "payment_disputed"} else VOLUNTARY,
         currency=subscription.currency,
         amount=subscription.items.monthly,

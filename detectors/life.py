@@ -23,6 +23,8 @@ CONFIRMED = 4  # times the window that opened
 SILENCE, LAG = "webhook_silence", "webhook_lag"
 PULSES = frozenset({SILENCE, LAG})
 
+SAME_EVIDENCE = frozenset({"failure_rate", "card_testing"})  # what one has told is no news for the other
+
 LADDER: tuple[Severity, ...] = ("medium", "high", "critical")
 
 
@@ -119,7 +121,7 @@ def step(
         if at - since < (PULSE_CLEAR if name == SILENCE else CLEAR):
             continue
         del parts[name]
-        floors[name] = at
+        floors |= dict.fromkeys((name, *(SAME_EVIDENCE - parts.keys() if name in SAME_EVIDENCE else ())), at)
         spent = (*spent, (part.onset, at))
         if name == SILENCE:
             hidden, silent = (*hidden, (part.onset, since)), at

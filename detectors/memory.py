@@ -6,11 +6,11 @@ Claims are kept as 64-bit hashes: a month of a large account is millions of them
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 
-from billingwatch.model import Paid, RefundBook
+from billingwatch.model import DUE_CLAIM, Paid, RefundBook
 
 DAY = 86_400  # seconds
-BRIEF, LONG, PAID = 4 * DAY, 18 * DAY, DAY  # remembered for one to two times as long
-LASTING = ("try:", "due:")  # claims of attempts, which Stripe retries for weeks, and of renewals to come
+BRIEF, LONG, LONGEST, PAID = 4 * DAY, 18 * DAY, 40 * DAY, DAY  # remembered for one to two times as long
+TRY = "try:"  # how the claims of attempts begin: Stripe retries a renewal for weeks
 WINDOW = 3 * DAY  # of the longest detector
 
 
@@ -38,7 +38,8 @@ class Memory:
     def __init__(self) -> None:
         self._events = Generations(BRIEF)
         self._claims = Generations(BRIEF)
-        self._lasting = Generations(LONG)
+        self._tries = Generations(LONG)
+        self._dues = Generations(LONGEST)
         self._refunds: tuple[dict[str, RefundBook], dict[str, RefundBook]] = ({}, {})
         self._paid: tuple[dict[str, list[Paid]], dict[str, list[Paid]]] = ({}, {})
         self._refunds_born = self._paid_born = 0
@@ -49,8 +50,10 @@ class Memory:
 
     def claim(self, keys: Collection[str], at: int) -> set[str]:
         """The keys never claimed before, claimed now."""
-        lasting = {key for key in keys if key.startswith(LASTING)}
-        return self._lasting.add(lasting, at) | self._claims.add(set(keys) - lasting, at)
+        tries = {key for key in keys if key.startswith(TRY)}
+        dues = {key for key in keys if key.startswith(DUE_CLAIM)}
+        rest = set(keys) - tries - dues
+        return self._tries.add(tries, at) | self._dues.add(dues, at) | self._claims.add(rest, at)
 
     def refunds(self, charges: Iterable[str]) -> dict[str, RefundBook]:
         """What is known of these charges' refunds."""

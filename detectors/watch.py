@@ -95,6 +95,14 @@ class Watch:
             first = end + MINUTE
         return told
 
+    def lasting(self, at: int) -> list[Told]:
+        """What is open, as it is at this instant."""
+        scene = self._scene()
+        parts = {number: self.life.parts(number) for number in sorted(self._told)}
+        return [
+            Told(at, tell(self._told[number], here, [], at, scene)[0], None) for number, here in parts.items() if here
+        ]
+
     def _settled(self, first: int, last: int) -> int:
         """The first minute from which on absence means something."""
         settle = self.plan.silence.settle if self.plan.silence else SETTLE
@@ -130,14 +138,7 @@ class Watch:
 
     def _tell(self, at: int, changes: list[Change]) -> list[Told]:
         """The incidents that these changes of one instant concern, as they are now."""
-        scene = Scene(
-            self.tenant,
-            self.plan.judges,
-            self.plan.lines,
-            self.sheet,
-            {name: each.unit for name, each in self.forecast.lines.items()},
-        )
-        told = []
+        scene, told = self._scene(), []
         for number in sorted({change.part.incident for change in changes}):
             here = [change for change in changes if change.part.incident == number]
             incident, reason = tell(self._told.get(number), here[-1].parts, here, at, scene)
@@ -149,6 +150,10 @@ class Watch:
         for number in [n for n, each in self._told.items() if _over(each, at)]:
             del self._told[number]
         return told
+
+    def _scene(self) -> Scene:
+        units = {name: each.unit for name, each in self.forecast.lines.items()}
+        return Scene(self.tenant, self.plan.judges, self.plan.lines, self.sheet, units)
 
     def _draw(self) -> Strip:
         return draw(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from math import ceil
 
 import msgspec
 import numpy as np
@@ -67,7 +68,7 @@ def _judge(
     forecast = msgspec.msgpack.decode(packed, type=Forecast) if packed else Forecast()
     sheet = read_sheet(conn, account.tenant, plan.lines, hour - plan.back, hour + 1)
     strip = draw(forecast, sheet, plan.calendar, hour, since=since, left_out=life.spent)
-    newest, received = int(account.newest_event.timestamp()), int(account.newest_received.timestamp())
+    newest, received = int(account.newest_event.timestamp()), ceil(account.newest_received.timestamp())
     known = SILENCE.line in forecast.lines
     pause = plan.silence.settle if plan.silence else SETTLE
     after, changes = run(

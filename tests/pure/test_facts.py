@@ -28,7 +28,8 @@ Row = tuple[str, str, str, int, str, str]  # metric, stratum, currency, amount, 
 def row(told: Told) -> Row:
     if isinstance(told, Refunded):
         return ("refunded", "", told.currency, told.amount, told.refund, told.charge)
-    return (told.metric, told.stratum, told.currency, told.amount, told.claim, told.attempt_of)
+    claim = told.claim.rpartition(":")[0] if told.metric == "object.any" else told.claim  # without the day
+    return (told.metric, told.stratum, told.currency, told.amount, claim, told.attempt_of)
 
 
 def pulse(root: str) -> Row:
@@ -46,7 +47,8 @@ def failed(stratum: str, amount: int, charge: str, intent: str) -> list[Row]:
 
 
 def counted(metric: str, stratum: str = "", currency: str = "usd", amount: int = 0, after: str = "") -> Row:
-    return (metric, stratum, currency, amount, f"{{id}}:{metric}{after}", "")
+    lasting = "due:" if after else ""  # a cancellation is asked for long before it is told again
+    return (metric, stratum, currency, amount, f"{lasting}{{id}}:{metric}{after}", "")
 
 
 def mrr(amount: int) -> Row:
@@ -274,7 +276,7 @@ def subscription(status: str, *items: dict[str, Any], **more: Any) -> dict[str, 
 
 CREATED = ("subscription.created", "", "", 0, "sub_1:subscription.created", "")
 LAPSED = ("trial.lapsed", "", "", 0, "sub_1:trial.lapsed", "")
-CANCELED_NOW = ("subscription.canceled", "voluntary", "usd", 900, "sub_1:subscription.canceled:1000", "")
+CANCELED_NOW = ("subscription.canceled", "voluntary", "usd", 900, "due:sub_1:subscription.canceled:1000", "")
 UPDATED, DELETED = "customer.subscription.updated", "customer.subscription.deleted"
 
 EDGES: dict[str, tuple[Event, list[Row]]] = {
@@ -592,6 +594,14 @@ def test_the_pulse_says_when_it_arrived_and_else_when_it_was_created(received: i
     assert isinstance(any_, Fact)
     assert (any_.metric, any_.received) == ("object.any", expected)
     assert {getattr(each, "received", 0) for each in told} == {0}
+
+
+def test_the_pulse_of_one_object_counts_once_a_day() -> None:
+    pulses = [read_facts(msgspec.structs.replace(made("charge.failed", CHARGE), created=at))[-1] for at in (0, 86_399)]
+    assert {each.claim for each in pulses if isinstance(each, Fact)} == {"any:ch_1:0"}
+    (*_, later) = read_facts(msgspec.structs.replace(made("charge.failed", CHARGE), created=86_400))
+    assert isinstance(later, Fact)
+    assert later.claim == "any:ch_1:1"
 
 
 @pytest.mark.parametrize("case", EDGES)
