@@ -35,6 +35,9 @@ _METRICS = {
 _MONEY = {"failure_rate": ("failure.checkout", "failure.renewal")}
 
 
+ALSO = "; also "  # between the sentences of several signals
+
+
 class Scene(Struct, frozen=True):
     """Where incidents happen: whose they are, who judged, what was counted and what a count is worth by line."""
 
@@ -53,62 +56,84 @@ def tell(
     `parts` are what is open of it, `changes` what happened to it at this instant; `before` is it as stored, None
     where it is new.
     """
+    # The figures are those of the detector that opened it; where that is over and others last, they stay as they were.
+    known = [*parts, *(change.part for change in changes if change.part not in parts)]
+    own = max(known, key=_first_to_speak, default=None)
+    if before is not None:
+        own = next((part for part in known if part.signal.detector == before.detector), None)
+    now = _written(before, own, parts, known, at, scene)
     if not parts:
-        ended = [change.part for change in changes]
-        last = max(ended, key=lambda part: (part.rank, part.signal.margin))
-        over = _written(before, last, ended, at, scene)
-        if before is not None:
-            over = msgspec.structs.replace(over, severity=_worst(before.severity, over.severity))
-        clear = utc(last.clear_since or at)
-        return msgspec.structs.replace(over, state="resolved", clear_since=clear, resolved_at=utc(at)), "resolved"
-    lead = max(parts, key=lambda part: (part.rank, part.signal.margin, part.signal.detector))
-    now = _written(before, lead, parts, at, scene)
+        clear = [change.part.clear_since for change in changes if change.part.clear_since]
+        return msgspec.structs.replace(
+            now, state="resolved", clear_since=utc(max(clear, default=at)), resolved_at=utc(at)
+        ), "resolved"
     if before is None:
         return now, "first"
     if before.state == "resolved":
         return msgspec.structs.replace(now, state="open", resolved_at=None), "first"
-    worst = _worst(before.severity, now.severity)
-    told = now.observed if worst != before.severity else before.told
-    now = msgspec.structs.replace(now, severity=worst, told=told)
-    return now, "worse" if worst != before.severity else None
+    worse = now.severity != before.severity
+    return msgspec.structs.replace(now, told=now.observed if worse else before.told), "worse" if worse else None
+
+
+def _first_to_speak(part: Open) -> tuple[int, float, str]:
+    return part.rank, part.signal.margin, part.signal.detector
 
 
 def _worst(first: Severity, second: Severity) -> Severity:
     return max(first, second, key=SEVERITIES.index)
 
 
-def _written(before: Incident | None, lead: Open, parts: Sequence[Open], at: int, scene: Scene) -> Incident:
-    signal = lead.signal
-    detector = scene.detectors.get(signal.detector)
-    observed, expected, bound = _figures(signal, scene)
+def _written(
+    before: Incident | None, own: Open | None, parts: Sequence[Open], known: Sequence[Open], at: int, scene: Scene
+) -> Incident:
+    """The incident as its own part, those that are open, and all that are known of now, make it."""
     clear = [part.clear_since for part in parts]
-    clear_since = None if None in clear else min(each for each in clear if each is not None)
+    clear_since = None if None in clear else min((each for each in clear if each is not None), default=at)
+    severities = [_severity(part, scene) for part in known]
     found: dict[str, Any] = {
-        "severity": _severity(lead, scene),
+        "severity": max([*severities, *([before.severity] if before else [])], key=SEVERITIES.index),
         "last_breach_at": utc(at if clear_since is None else clear_since),
         "clear_since": None if clear_since is None else utc(clear_since),
-        "observed": observed,
-        "expected": expected,
-        "limit": bound,
-        "peak": _figures(lead.worst, scene)[0],
-        "window": max(BIN, round(signal.end - signal.start)),
-        "why": sentence(signal, detector, _unit(signal, scene)),
-        "at_risk": _at_risk(lead, scene),
-        "evidence": _evidence(parts, scene),
+        "why": _why(before, own, known, scene),
+        "evidence": _evidence(before, known, scene),
     }
+    if own is not None:
+        signal = own.signal
+        observed, expected, bound = _figures(signal, scene)
+        found |= {
+            "observed": observed,
+            "expected": expected,
+            "limit": bound,
+            "peak": _figures(own.worst, scene)[0],
+            "window": max(BIN, round(signal.end - signal.start)),
+            "at_risk": _at_risk(own, scene),
+        }
     if before is not None:
         return msgspec.structs.replace(before, **found)
+    if own is None:
+        raise ValueError("an incident opens with a signal")
     return Incident(
         tenant=scene.tenant,
-        number=lead.incident,
-        detector=signal.detector,
-        metric=_metric(signal.detector, scene),
-        scope=signal.scope,
+        number=own.incident,
+        detector=own.signal.detector,
+        metric=_metric(own.signal.detector, scene),
+        scope=own.signal.scope,
         opened_at=utc(at),
         first_breach_at=utc(min(at, *(part.onset for part in parts))),
-        told=observed,
+        told=found["observed"],
         **found,
     )
+
+
+def _why(before: Incident | None, own: Open | None, parts: Sequence[Open], scene: Scene) -> str:
+    """The sentence of the detector that opened the incident, and beside it those of the others."""
+
+    def told(part: Open) -> str:
+        return sentence(part.signal, scene.detectors.get(part.signal.detector), _unit(part.signal, scene))
+
+    others = sorted((part for part in parts if part is not own), key=lambda part: (part.opened, part.signal.detector))
+    first = told(own) if own else before.why.partition(ALSO)[0] if before else ""
+    return ALSO.join([first, *map(told, others)])
 
 
 def _figures(signal: Signal, scene: Scene) -> tuple[float, float, float]:
@@ -155,23 +180,23 @@ def _at_risk(part: Open, scene: Scene) -> tuple[Money, ...]:
     return tuple(sorted((Money(amount, currency) for currency, amount in amounts.items()), key=lambda m: -m.amount))
 
 
-def _evidence(parts: Sequence[Open], scene: Scene) -> dict[str, Any]:
-    """What each signal compared, for people and programs."""
-    return {
-        "signals": [
-            {
-                "detector": part.signal.detector,
-                "scope": part.signal.scope,
-                "since": part.onset,
-                "window": [int(part.signal.start), int(part.signal.end)],
-                "observed": round(part.signal.observed, 2),
-                "out_of": round(part.signal.out_of, 2),
-                "expected": round(part.signal.expected, 4),
-                "usual": [round(each, 2) for each in part.signal.usual],
-                "unit": round(_unit(part.signal, scene), 2),
-                "score": round(part.signal.score, 2),
-                "needed": round(part.signal.needed, 2),
-            }
-            for part in sorted(parts, key=lambda each: (each.opened, each.signal.detector))
-        ]
+def _evidence(before: Incident | None, known: Sequence[Open], scene: Scene) -> dict[str, Any]:
+    """What each signal compared, for people and programs; of what is over what it compared last."""
+    earlier = {each["detector"]: each for each in (before.evidence.get("signals", ()) if before else ())}
+    now = {
+        part.signal.detector: {
+            "detector": part.signal.detector,
+            "scope": part.signal.scope,
+            "since": part.onset,
+            "window": [int(part.signal.start), int(part.signal.end)],
+            "observed": round(part.signal.observed, 2),
+            "out_of": round(part.signal.out_of, 2),
+            "expected": round(part.signal.expected, 4),
+            "usual": [round(each, 2) for each in part.signal.usual],
+            "unit": round(_unit(part.signal, scene), 2),
+            "score": round(part.signal.score, 2),
+            "needed": round(part.signal.needed, 2),
+        }
+        for part in sorted(known, key=lambda each: (each.opened, each.signal.detector))
     }
+    return {"signals": list((earlier | now).values())}

@@ -38,6 +38,8 @@ THRESHOLDS: dict[str, Reader] = {
     "points": number(0, 1),
     "least": number(),
     "shift": number(-10, 10),
+    "clusters": number(1, 12),
+    "records": number(0, 10),
     "score": number(1, 50),
     "usual": number(0, 1),
     "settle": number(0, 86_400),  # seconds

@@ -24,7 +24,6 @@ CURRENCIES = 4  # listed one by one; a phone shows no more
 # What happened, by detector; where it is not listed, the metric speaks.
 _DETECTORS = {
     "failure_rate": "payments failing",
-    "failure_spike": "failed payments",
     "card_testing": "card testing",
     "refund_spike": "refund spike",
     "churn_spike": "cancellation spike",

@@ -104,12 +104,25 @@ def test_money_is_told_in_its_currency_and_what_is_missing_is_at_risk() -> None:
     assert found.at_risk == (Money(4000, "jpy"),)
 
 
-def test_the_strongest_part_speaks_and_every_part_is_evidence() -> None:
+def test_the_strongest_part_speaks_first_and_every_part_is_evidence() -> None:
     other = part(rank=2, onset=NOW - 9000, signal=signal(detector="churn_spike", score=9.0))
     found = opened(part(), other)
-    assert found.severity == "critical"
+    assert (found.severity, found.detector) == ("critical", "churn_spike")
     assert [each["detector"] for each in found.evidence["signals"]] == ["churn_spike", "refund_spike"]
+    assert [each.split(" ")[1] for each in found.why.split("; also ")] == ["cancellations", "refunds"]
     assert int(found.first_breach_at.timestamp()) == NOW - 9000
+
+
+def test_a_stronger_part_that_joins_makes_it_worse_and_leaves_it_its_name_and_figures() -> None:
+    before = opened(part())
+    joins = part(opened=NOW + 60, rank=2, signal=signal(detector="churn_spike", observed=30.0, score=20.0))
+    now, reason = tell(before, [part(), joins], [Change(NOW + 60, "churn_spike", "joined", joins)], NOW + 60, scene())
+    assert (reason, now.severity, now.detector, now.observed) == ("worse", "critical", "refund_spike", 12)
+    assert "; also 30 cancellations" in now.why
+    eased = part(clear_since=NOW + 90)
+    later, reason = tell(now, [joins], [Change(NOW + 1890, "refund_spike", "eased", eased)], NOW + 1890, scene())
+    assert (reason, later.detector, later.observed, later.state) == (None, "refund_spike", 12, "open")
+    assert {each["detector"] for each in later.evidence["signals"]} == {"refund_spike", "churn_spike"}
 
 
 def test_what_gets_worse_is_told_and_what_stays_is_not() -> None:
