@@ -36,9 +36,10 @@ MINUTE, DAY = 60, 86_400
 START = 1_789_516_800  # 2026-09-16, past the month's busy days
 PAST = 8  # days of history
 VOLUME = 62_500  # first attempts a day, averaged over a month: some 50,000 charges on a day in mid-month
+# No refund spike: the simulated staff makes days' worth of refunds in one hour, and only what exceeds that is told.
 PLANTED = (
     f"failed_payments@+{PAST}d6h,size=0.5,for=1h",
-    f"refund_spike@+{PAST}d12h,size=10,for=90m",
+    f"cancel_spike@+{PAST}d12h,size=15,for=90m",
     f"checkout_drop@+{PAST}d18h,size=0.7,for=2h",
 )
 TENANT = Tenant("default", True)
@@ -130,7 +131,7 @@ def run(quick: bool) -> Report:
         Row("events in the day", show(costs.events)),
         below("an evaluation, p99", quantile(judged, 0.99), 20, "ms", 1),
         Row("an evaluation, p50", show(quantile(judged, 0.5), "ms", 1)),
-        Row("the longest, one that explains an incident", show(max(judged), "ms", 1)),
+        Row("an evaluation, longest", show(max(judged), "ms", 1)),
         Row("recorded a second", show(costs.events / sum(costs.recorded), "ev/s")),
         Row("recorded, judged and learnt a second", show(costs.events / busy, "ev/s")),
         Row("the whole day in", show(busy, "s"), f"of {DAY:,} s"),
@@ -154,6 +155,8 @@ def _play(conn: Connection, stream: Stream, findings: list[Finding], costs: Cost
     for delivery in stream.deliveries():
         body = bytes(delivery.event)
         event, received = read_event(body), ceil(delivery.received_at)
+        if received > START + (PAST + 1) * DAY:
+            break  # late ones come after the last event was created: that would be a silence
         arrives = -(-received // MINUTE) * MINUTE
         minute, first = minute or arrives, first or event.created // HOUR
         while minute < arrives:

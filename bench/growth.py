@@ -56,7 +56,7 @@ _ROLL = """
                              ELSE 'payment.succeeded' END AS metric,
                CASE type WHEN 'refund.created' THEN '' ELSE 'checkout' END AS stratum
         FROM events
-        UNION ALL SELECT created, 'object.any', '' FROM events
+        UNION ALL SELECT created, 'object.any', 'people' FROM events
     ) AS told CROSS JOIN unnest(ARRAY[5, 60]::smallint[]) AS grain
     GROUP BY metric, stratum, grain, 7
 """

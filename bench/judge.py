@@ -1,5 +1,6 @@
 """What judging costs in a full house: an evaluation of a busy account and of a small one, and their nightly lessons."""
 
+import gc
 import itertools
 import time
 from collections.abc import Iterator
@@ -213,6 +214,7 @@ def _measure(conn: Connection, customer: Customer, plan: Plan) -> Costs:
     packed = baselines.read_forecast(conn, tenant)
     assert packed is not None, "nothing was learnt"
     costs.lines = len(msgspec.msgpack.decode(packed, type=Forecast).lines)
+    gc.freeze()  # what was made beforehand no worker would hold, nor look through for garbage
     for batch in customer.batches:
         now = utc(batch[-1].received_at)
         began = time.perf_counter()

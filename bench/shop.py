@@ -203,8 +203,8 @@ def buckets(some: Iterable[Arrival]) -> Iterator[Bucket]:
         start = each.at // BIN * BIN
         paid = (facts.REFUND, "") if each.cancelled else (facts.PAYMENT_SUCCEEDED, facts.CHECKOUT)
         yield Bucket(*paid, "gbp", BIN // MINUTE, start, 1, each.amount)
-        for metric in (facts.ANY, facts.ARRIVED):
-            yield Bucket(metric, "", "", BIN // MINUTE, start, 1, 0)
+        for metric, stratum in ((facts.ANY, facts.PEOPLE), (facts.ARRIVED, "")):
+            yield Bucket(metric, stratum, "", BIN // MINUTE, start, 1, 0)
 
 
 def opened(told: Iterable[Told]) -> Iterator[Open]:

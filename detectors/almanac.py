@@ -21,7 +21,7 @@ from detectors.strip import Rate
 
 PAST = (DAYS + 4) * DAY  # hours kept
 WORTH = 2000.0  # successes that the prior of double charges is worth
-RECORD_DAYS = 28
+RECORD_DAYS = 35  # a month and a little: what the 1st holds, the last one held too
 MISSED = frozenset({"any", "attempt.checkout", "revenue"})  # lines whose absence is judged
 NEW = 7 * DAY  # hours in which an account is learnt anew every few of them, and nothing of it is left out
 OFTEN = 6  # hours
@@ -207,6 +207,7 @@ class Almanac:
             prior=PRIOR.get(family, 0.0225),
             winsor=25.0 if raw else 16.0,
             raw=raw,
+            steady=family in MISSED,
         )
         self._foretell(name, unit)
 
@@ -237,7 +238,7 @@ class Almanac:
         rows[MID, where] = np.maximum(baseline.level * shape, LEAST) * unit
 
     def _record(self, counts: Floats) -> dict[int, float]:
-        """The most that windows of whole hours held in four weeks without an incident, by their length in bins."""
+        """The most that windows of whole hours held in five weeks without an incident, by their length in bins."""
         newest = (counts * self._exposure[:PAST])[-RECORD_DAYS * DAY :]
         sums = np.concatenate([[0.0], np.cumsum(newest)])
         return {hours * 12: float((sums[hours:] - sums[:-hours]).max()) for hours in (1, 3, 6, 12, 24, 72)}

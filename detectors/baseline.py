@@ -12,6 +12,7 @@ from detectors.dispersion import Dispersion, measure
 DAYS = 56  # of history that the shape is learnt from
 HALF_LIFE = 28.0  # days
 LEVEL_DAYS = 14
+STEADY_DAYS, ABOVE = 5, 1.15  # days that make a middle one; how far above it a day may be taken for usual
 SPREAD_DAYS = 28
 NEXT = 1.0  # event that is always about to come: what was never seen in two days is not impossible
 MEASURED = 10.0  # days of weight after which the errors of forecasts tell what the shape does not know
@@ -106,12 +107,19 @@ def tamed(kept: Floats, exposure: Floats) -> Floats:
 
 
 def fit(
-    history: History, *, guard: int = 0, prior: float = 0.0225, winsor: float = 16.0, raw: bool = False
+    history: History,
+    *,
+    guard: int = 0,
+    prior: float = 0.0225,
+    winsor: float = 16.0,
+    raw: bool = False,
+    steady: bool = False,
 ) -> Baseline:
     """The baseline for the day after the history's newest.
 
     `guard` newest days are not learnt from: slow incidents would be taken for normal before they are found.
     `prior` and `winsor` are the dispersion's; `raw` measures it on what was counted instead of what was kept.
+    `steady` holds the level of lines whose absence is judged against days far above the others.
     """
     days: Ints = np.arange(history.first, history.end)
     age = history.end - days
@@ -134,7 +142,7 @@ def fit(
     expected = expected * part[_WEEKEND]
     cell = _ratio(seen, expected, exposure, CELL)
     shape = hour * week[:, None] * part[_WEEKEND] * cell
-    level, error = _level(history, age, guard, shape[weekdays(days)], mean)
+    level, error = _level(history, age, guard, shape[weekdays(days)], mean, steady)
     newest = slice(max(0, len(history.counts) - SPREAD_DAYS), None)
     dispersion = measure(
         (history.counts if raw else history.kept)[newest],
@@ -172,11 +180,19 @@ def _cut(history: History) -> Floats:
     return found
 
 
-def _level(history: History, age: Ints, guard: int, shape: Floats, mean: float) -> tuple[float, float]:
-    """The deseasonalised mean of the last two weeks, and its relative variance by count alone."""
+def _level(history: History, age: Ints, guard: int, shape: Floats, mean: float, steady: bool) -> tuple[float, float]:
+    """The deseasonalised mean of the last two weeks, and its relative variance by count alone.
+
+    A `steady` one follows no days far above the middle one: after a sale the usual would be missed for two weeks.
+    """
     newest = (age > guard) & (age <= guard + LEVEL_DAYS)
-    expected = mean * float((history.exposure[newest] * shape[newest]).sum())
-    seen = float((history.kept * (history.exposure > 0))[newest].sum())
+    by_day = mean * (history.exposure[newest] * shape[newest]).sum(1)
+    seen_by_day = (history.kept * (history.exposure > 0))[newest].sum(1)
+    expected = float(by_day.sum())
+    if steady and (by_day > 0).sum() >= STEADY_DAYS:
+        usual = float(np.median(seen_by_day[by_day > 0] / by_day[by_day > 0])) * by_day
+        seen_by_day = np.minimum(seen_by_day, ABOVE * usual + 2 * np.sqrt(usual + 1))
+    seen = float(seen_by_day.sum())
     if expected <= 0:
         return mean, 1.0
     trust = 1 / (1 + 2 / expected)

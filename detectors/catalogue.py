@@ -40,11 +40,12 @@ LINES: dict[str, Source] = {
     "dispute": Source((facts.DISPUTE,)),
     "cancel": Source((facts.CANCELED,), (facts.VOLUNTARY,)),
     "duplicate": Source(("payment.duplicate",)),
-    "any": Source((facts.ANY,)),
+    "any": Source((facts.ANY,), (facts.PEOPLE,)),
     "arrived": Source(("delivery.arrived",)),
     "late": Source(("delivery.late",)),
     "revenue": Source((facts.PAYMENT_SUCCEEDED,), (facts.CHECKOUT, facts.RETRY), EACH, amounts=True),
     "mrr_lost": Source((facts.MRR,), ("lost",), EACH, amounts=True),
+    "contraction": Source((facts.MRR,), ("lost",)),
 }
 # Lines with a baseline; those of each currency by the part before the point.
 FORECAST = frozenset("attempt.checkout success small refund dispute cancel duplicate any revenue mrr_lost".split())
@@ -74,7 +75,9 @@ DETECTORS: dict[str, Detector] = {
         Excess("duplicate_charges", "duplicate", (M15, H1, H3, H6, H24), 3.0, 2.5, -0.5, days=0, share_of="success"),
         Drop("volume_drop", "attempt.checkout"),
         CurrencyDrop("revenue_drop", "revenue", (H3, H24, H72), factor=0.75, days=14),
-        CurrencyExcess("mrr_drop", "mrr_lost", (H3, H24, H72), 3.0, 5.0, 2.6, days=14, records=0.8),
+        CurrencyExcess(
+            "mrr_drop", "mrr_lost", (H24, H72), 3.0, 5.0, 2.6, days=35, records=0.8, several="contraction"
+        ),
         WebhookLag(),
     )
 }

@@ -1,5 +1,7 @@
 """Money, currency by currency: two currencies are never added, so each is judged on its own line."""
 
+from math import ceil
+
 import msgspec
 import numpy as np
 
@@ -8,6 +10,8 @@ from detectors.drop import Drop
 from detectors.excess import Excess
 from detectors.signal import Signal, stronger
 from detectors.strip import Strip
+
+SEVERAL = 5
 
 
 class CurrencyDrop(Drop, frozen=True):
@@ -39,15 +43,27 @@ class CurrencyDrop(Drop, frozen=True):
 
 
 class CurrencyExcess(Excess, frozen=True):
-    """An excess of any currency's line; the signal's scope is the currency."""
+    """An excess of any currency's line, in which several had a part; the signal's scope is the currency.
+
+    `several` names the line that counts what the money is of: a single large customer is no incident of the account.
+    """
+
+    several: str = ""
 
     def scan(self, strip: Strip, ends: Floats, floor: float = 0.0) -> dict[int, Signal]:
         """The strongest signals by tick."""
         found: dict[int, Signal] = {}
         for line in lines(strip, self.line):
             here = Excess.scan(msgspec.structs.replace(self, line=line), strip, ends, floor)
-            found = stronger(found, _scoped(here, line))
+            many = {tick: signal for tick, signal in here.items() if self._several(strip, signal)}
+            found = stronger(found, _scoped(many, line))
         return found
+
+    def _several(self, strip: Strip, signal: Signal) -> bool:
+        if not self.several:
+            return True
+        count = strip.lines[self.several].count
+        return float(count[ceil(signal.end - 1e-9)] - count[int(signal.start)]) >= SEVERAL
 
     def gone(self, strip: Strip, ends: Floats, bins: int) -> Bools:
         """Whether every currency is back to normal, by tick."""

@@ -9,7 +9,7 @@ from msgspec import Struct
 from detectors.calendar import Bools, Floats
 
 PHI, PHI_COUNTS = 1.2, 12.0  # the prior of phi, and how many counts it is worth
-PHI_MOST, PHI_SESSIONS = 12.0, 6.0
+PHI_MOST, PHI_SESSIONS = 12.0, 40.0
 ENOUGH = 500.0  # counts
 QUIET = 2.0  # expected in an hour
 PRIOR_SD = 0.15  # of each tau squared

@@ -53,6 +53,7 @@ ANY = "object.any"  # one per independent business object: the pulse that silenc
 ARRIVED, LATE = "delivery.arrived", "delivery.late"  # the same objects, in the bucket in which they arrived
 
 CHECKOUT, RENEWAL, RETRY = "checkout", "renewal", "retry"  # strata of payments
+PEOPLE, CLOCKWORK = "people", "clockwork"  # strata of the pulse: what people did, and what a date made due
 VOLUNTARY, INVOLUNTARY = "voluntary", "involuntary"  # strata of cancellations
 GAINED, LOST = "gained", "lost"  # strata of changes of revenue
 
@@ -83,9 +84,10 @@ def read_facts(event: Event, received: int = 0) -> list[Told]:
             raise UnknownShape(f"{event.type}: an amount beyond {LARGEST_AMOUNT:.0e} minor units")
         if isinstance(each, Fact) and each.attempt_of:
             root = each.attempt_of  # of a payment the pulse is the attempt's
+    stratum = PEOPLE if _by_people(event.type, told) else CLOCKWORK
     # Once an object and day: what is told of it weeks later is a sign of life, too, and nobody has to remember longer.
-    claim = f"any:{root}:{event.created // DAY}"
-    told.append(Fact(ANY, event.created, claim=claim, received=received or event.created))
+    claim = f"{stratum}:{root}:{event.created // DAY}"
+    told.append(Fact(ANY, event.created, claim=claim, stratum=stratum, received=received or event.created))
     for each in told:
         keys = "".join(_keys(each))  # looked at one by one only where something may be wrong
         if "\0" in keys or (len(keys) > LONGEST_KEY and any(len(key) > LONGEST_KEY for key in _keys(each))):
@@ -352,6 +354,24 @@ def _due(event: Event, subscription: Subscription, renewal: Renewal | None, pric
             price=price,
         )
     ]
+
+
+# What people do at any moment: buy, subscribe, ask for their money. Renewals and what belongs to them come in heaps on
+# some dates, which would be missed on other ones.
+_PEOPLE = (
+    "charge.",
+    "checkout.",
+    "customer.created",
+    "customer.subscription.created",
+    "payment_intent.payment_failed",
+    "payment_intent.requires_action",
+    "payment_intent.succeeded",
+    "refund.",
+)
+
+
+def _by_people(type_: str, told: list[Told]) -> bool:
+    return type_.startswith(_PEOPLE) and not any(isinstance(each, Fact) and each.stratum == RENEWAL for each in told)
 
 
 _READERS: dict[str, Callable[[Event], list[Told]]] = {

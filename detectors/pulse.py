@@ -88,7 +88,7 @@ class WebhookLag(Struct, frozen=True, forbid_unknown_fields=True):
     line: str = "late"
     share_of: str = "arrived"
     windows: tuple[int, ...] = (1, 3, 6, 12)  # bins, of arrival
-    least: float = 3.0
+    least: float = 4.0
     factor: float = 0.2  # of the arrivals
     usual: float = 0.002
     score: float = 5.0

@@ -79,7 +79,7 @@ METRICS = {
     facts.CHECKOUT_EXPIRED: Metric((), ("currency",)),
     facts.PAYOUT_FAILED: Metric((), ("currency",)),
     facts.CREDIT_NOTE: Metric((), ("currency",)),
-    facts.ANY: Metric(),
+    facts.ANY: Metric((facts.PEOPLE, facts.CLOCKWORK)),
     facts.ARRIVED: Metric(),
     facts.LATE: Metric(),
 }

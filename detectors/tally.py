@@ -16,6 +16,7 @@ from detectors.facts import (
     LATE,
     PAYMENT_FAILED,
     PAYMENT_SUCCEEDED,
+    PEOPLE,
     REFUND,
     RETRY,
     SMALL_FAILED,
@@ -137,8 +138,9 @@ def tally(
             _grow(growth, each, each.stratum, filters)
     for tellings in pulses.values():
         pulse = tellings[0] if len(tellings) == 1 else min(tellings, key=attrgetter("created", "received"))
-        _grow(growth, pulse, "", filters)
-        _arrive(growth, pulse)
+        _grow(growth, pulse, pulse.stratum, filters)
+        if pulse.stratum == PEOPLE:
+            _arrive(growth, pulse)
     return Growth(_buckets(growth), changed, paid)
 
 

@@ -5,6 +5,7 @@ Times are epoch seconds; a `local` one is what a clock of the account's zone sho
 
 import math
 import random
+import zlib
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Literal, get_args
@@ -172,7 +173,7 @@ def office_hour(rng: random.Random, at: int, habit: int) -> int:
     day = at // DAY
     for ahead in range(15):
         today = day + ahead
-        whim = (today * 2_654_435_761 + habit * 40_503) >> 5 & 1023  # differs by day, the same for every caller
+        whim = zlib.crc32(b"%d:%d" % (habit, today))  # differs by day, the same for every caller
         if weekday(today * DAY) > 4 or whim % 6 == 0:
             continue
         session = today * DAY + (9 + whim % 8) * HOUR + int(rng.random() * 2700)

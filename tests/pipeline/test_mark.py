@@ -212,7 +212,7 @@ def test_nothing_opens_in_an_expected_span_and_what_it_held_is_no_evidence_after
 
 def test_silence_opens_in_an_expected_span_all_the_same(conn: Connection) -> None:
     hours = {NOON - n * 5 * MINUTE: 5 for n in range(12, 12 * 24 * 4)}
-    counted(conn, facts.ANY, "", hours)
+    counted(conn, facts.ANY, facts.PEOPLE, hours)
     assert learn(conn, LIVE, NOON - HOUR, PLAN)
     said("sale", "--from", iso(NOON - 2 * DAY), "--until", iso(NOON + DAY))
     evaluate(conn, LIVE, NOON, PLAN, ())

@@ -32,7 +32,7 @@ def counted(days: int, *, rate: float = 20.0, money: float = 2900.0, seed: int =
     amounts = np.array([int(rng.lognormal(np.log(money), 0.5, n).sum()) for n in counts])
     starts = SINCE * HOUR + np.arange(len(counts)) * BIN
     some = counts > 0
-    for metric, stratum, currency in (("payment.succeeded", "checkout", "usd"), ("object.any", "", "")):
+    for metric, stratum, currency in (("payment.succeeded", "checkout", "usd"), ("object.any", "people", "")):
         sheet.add(metric, stratum, currency, starts[some], counts[some], amounts[some])
     return sheet
 
@@ -77,7 +77,7 @@ def test_what_is_left_out_teaches_nothing() -> None:
     sheet = counted(14)
     flood = (SINCE + 10 * DAY) * HOUR
     for place in range(6 * BINS):
-        sheet.add("object.any", "", "", flood + place * BIN, 50, 0)
+        sheet.add("object.any", "people", "", flood + place * BIN, 50, 0)
     usual = learnt(counted(14), 14).forecast().lines["any"].level
     told = learnt(sheet, 14, left_out=((flood, flood + 6 * HOUR),)).forecast().lines["any"].level
     announced = learnt(sheet, 14, unseen=((flood, flood + 6 * HOUR),)).forecast().lines["any"].level

@@ -28,8 +28,9 @@ Row = tuple[str, str, str, int, str, str]  # metric, stratum, currency, amount, 
 def row(told: Told) -> Row:
     if isinstance(told, Refunded):
         return ("refunded", "", told.currency, told.amount, told.refund, told.charge)
-    claim = told.claim.rpartition(":")[0] if told.metric == "object.any" else told.claim  # without the day
-    return (told.metric, told.stratum, told.currency, told.amount, claim, told.attempt_of)
+    if told.metric == "object.any":  # what it is the pulse of, without the stratum and the day
+        return pulse(told.claim.partition(":")[2].rpartition(":")[0])
+    return (told.metric, told.stratum, told.currency, told.amount, told.claim, told.attempt_of)
 
 
 def pulse(root: str) -> Row:
@@ -596,12 +597,35 @@ def test_the_pulse_says_when_it_arrived_and_else_when_it_was_created(received: i
     assert {getattr(each, "received", 0) for each in told} == {0}
 
 
+@pytest.mark.parametrize(
+    ("name", "stratum"),
+    [
+        ("charge.succeeded", "people"),
+        ("charge.failed", "people"),
+        ("payment_intent.succeeded", "people"),
+        ("checkout.session.completed", "people"),
+        ("refund.created", "people"),
+        ("customer.subscription.created", "people"),
+        ("charge.succeeded-renewal", "clockwork"),
+        ("payment_intent.payment_failed-renewal", "clockwork"),
+        ("invoice.paid", "clockwork"),
+        ("customer.subscription.updated-renewal", "clockwork"),
+        ("payout.failed", "clockwork"),
+    ],
+)
+def test_what_people_do_is_told_from_what_a_date_makes_due(name: str, stratum: str) -> None:
+    found = next(path for known, path in sorted(PAYLOADS.items()) if kind(known) == name)
+    any_ = read_facts(read_event(found.read_bytes()))[-1]
+    assert isinstance(any_, Fact)
+    assert (any_.stratum, any_.claim.partition(":")[0]) == (stratum, stratum)
+
+
 def test_the_pulse_of_one_object_counts_once_a_day() -> None:
     pulses = [read_facts(msgspec.structs.replace(made("charge.failed", CHARGE), created=at))[-1] for at in (0, 86_399)]
-    assert {each.claim for each in pulses if isinstance(each, Fact)} == {"any:ch_1:0"}
+    assert {each.claim for each in pulses if isinstance(each, Fact)} == {"people:ch_1:0"}
     (*_, later) = read_facts(msgspec.structs.replace(made("charge.failed", CHARGE), created=86_400))
     assert isinstance(later, Fact)
-    assert later.claim == "any:ch_1:1"
+    assert later.claim == "people:ch_1:1"
 
 
 @pytest.mark.parametrize("case", EDGES)

@@ -21,6 +21,7 @@ from detectors.facts import (
     MRR,
     PAYMENT_FAILED,
     PAYMENT_SUCCEEDED,
+    PEOPLE,
     REFUND,
     RENEWAL,
     RETRY,
@@ -302,7 +303,7 @@ def test_what_was_paid_twice_is_what_has_another_one_shortly_before(told: list[F
 
 
 def pulse(root: str, created: int, received: int) -> Fact:
-    return Fact(ANY, created, claim=f"any:{root}", received=received)
+    return Fact(ANY, created, claim=f"people:{root}:0", stratum=PEOPLE, received=received)
 
 
 @pytest.mark.parametrize(
