@@ -26,6 +26,7 @@ from billingwatch.rules import Rules
 from billingwatch.schema import migrate
 from billingwatch.settings import Stores
 from billingwatch.store.connection import connect
+from detectors.registry import configure
 from tests.faults.audit import Audit, audit
 from tests.faults.sender import SECRET, Post, Stripe
 from tests.waiting import until
@@ -38,6 +39,9 @@ START = 40.0  # seconds that a process may take to be ready on a busy machine
 # What a killed process had written stays in the system's memory: to sync it is for machines that lose their power.
 SETTINGS = {"fsync": "off"}
 ABANDONED = 120.0  # seconds after which RQ believes, at the latest, that whoever took a job is dead
+
+
+PLANS, _ = configure({})
 
 
 class Program:
@@ -239,7 +243,7 @@ class Rig:
 
     def maintain(self) -> None:
         """Do what every worker does each few seconds."""
-        process = Process(Stores(self.database_url, self.redis_url), self.redis, Rules(), {}, "rig")
+        process = Process(Stores(self.database_url, self.redis_url), self.redis, Rules(), PLANS, "rig")
         for name in QUEUES:
             Runner(self.queue(name), process).clean_registries()  # type: ignore[no-untyped-call]
 

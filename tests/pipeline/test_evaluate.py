@@ -106,7 +106,9 @@ def test_burst_after_a_quiet_week_is_told_once_and_its_end_once(conn: Connection
 
 def test_failures_that_grow_are_told_as_worse_once(conn: Connection, week: list[Json]) -> None:
     studied(conn, week)
-    happened(conn, [paid(epoch(NOON) - n * 16) for n in range(200)] + [failing(epoch(NOON) - n * 100) for n in range(32)])
+    happened(
+        conn, [paid(epoch(NOON) - n * 16) for n in range(200)] + [failing(epoch(NOON) - n * 100) for n in range(32)]
+    )
     judge(conn, NOON, channels=["ops"])
     assert only(conn).severity in ("medium", "high")
     happened(conn, [failing(epoch(NOON) - n * 30) for n in range(100)])

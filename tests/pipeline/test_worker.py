@@ -31,21 +31,24 @@ from billingwatch.queues import (
     enqueue_delivery,
     enqueue_evaluation,
     enqueue_events,
+    enqueue_lesson,
 )
 from billingwatch.rules import Route, Rules
 from billingwatch.simulator.objects import Json
-from billingwatch.store import incidents, outbox, quarantine
+from billingwatch.store import baselines, incidents, outbox, quarantine
 from billingwatch.store.connection import connect
-from tests.factories import LIVE, arrived, incident, paid, received, refunded
+from detectors.registry import configure
+from tests.factories import LIVE, arrived, failed, incident, paid, received, refunded
 from tests.pipeline.sink import listening
 from tests.waiting import until
-from worker.clock import LEADER_LOCK, Clock, run, run_due, run_evaluations, run_orphans, run_rescue
+from worker.clock import LEADER_LOCK, Clock, run, run_due, run_evaluations, run_lessons, run_orphans, run_rescue
 from worker.company import MOST_EVENTS, company
 from worker.process import Process, start
 from worker.record import record
 from worker.rescue import ORPHANED, quarantine_failed, requeue_orphans
 from worker.runner import Runner
 
+PLANS, _ = configure({})
 ADDRESS = "ada@example.com"  # stands in payloads, and nowhere else
 
 
@@ -92,12 +95,14 @@ def test_event_goes_from_queue_to_message(process: Process, conn: Connection, no
         process.rules = Rules(channels={"ops": sink.url}, route=Route(("ops",)))
         at = int(now.timestamp())
         history = [refunded(at - day * 86_400) for day in range(1, 9)]
-        enqueue_events(process.queue(EVENTS), arrived([*history, *(refunded(at) for _ in range(12))]))
+        enqueue_events(process.queue(EVENTS), arrived([*history, *(failed(at - n) for n in range(12))]))
         work(process, EVENTS)
         assert len(stored(conn)) == 20
         assert [list(job.args) for job in process.queue(EVALUATE).get_jobs()] == [["default", True]]
+        assert [enqueue_lesson(process.queue(EVALUATE), LIVE) for _ in range(2)] == [True, False]
         work(process, EVALUATE)
-        assert [each.detector for each in incidents.read_all(conn)] == ["refund_spike"]
+        assert baselines.read_forecast(conn, LIVE)
+        assert [each.detector for each in incidents.read_all(conn)] == ["failure_rate"]
         assert process.queue(ALERTS).count == 1
         work(process, ALERTS)
         assert len(sink.posted) == 1
@@ -467,6 +472,18 @@ def test_news_that_no_evaluation_saw_is_enqueued_again(
     assert process.queue(EVALUATE).count == 1
 
 
+def test_those_whose_day_is_over_are_learnt_and_nobody_else(
+    process: Process, conn: Connection, redis: Redis, now: datetime
+) -> None:
+    record(conn, arrived([paid(int(now.timestamp()) - 3 * 86_400)], source="older"), now)
+    record(conn, arrived([paid(int(now.timestamp()))], source="newcomer"), now)
+    run_lessons(conn, redis, PLANS, now)
+    assert [list(job.args) for job in process.queue(EVALUATE).get_jobs()] == [["older", True]]
+    work(process, EVALUATE)
+    run_lessons(conn, redis, PLANS, now)
+    assert process.queue(EVALUATE).count == 0
+
+
 def test_every_minute_those_that_time_can_change_are_judged(
     process: Process, conn: Connection, redis: Redis, now: datetime
 ) -> None:
@@ -495,7 +512,7 @@ def test_rescue_and_orphans_come_with_the_clock(
 def test_round_comes_when_its_time_has_come_and_not_before(
     process: Process, conn: Connection, redis: Redis, now: datetime
 ) -> None:
-    clock, alerts = Clock(redis, Rules()), process.queue(ALERTS)
+    clock, alerts = Clock(redis, Rules(), PLANS), process.queue(ALERTS)
     for monotonic, expected in ((100.0, 1), (100.5, 0), (101.0, 1)):
         outbox.stage(conn, None, "ops", "test", "", "Title", "", now)
         redis.delete(alerts.key)
@@ -512,7 +529,7 @@ def test_rounds_that_fail_do_not_stop_the_others(
     conn.execute("ALTER TABLE claims RENAME TO mislaid")  # housekeeping's
     plant(process.queue(EVENTS), b"", enqueued_at="yesterday")  # the orphans'
     outbox.stage(conn, None, "ops", "test", "", "Title", "", now)
-    Clock(redis, Rules()).run_once(conn, now, 0.0)
+    Clock(redis, Rules(), PLANS).run_once(conn, now, 0.0)
     assert process.queue(ALERTS).count == 1
 
 
@@ -528,7 +545,7 @@ def test_of_two_clocks_one_leads_and_the_other_takes_over_when_it_dies(
         ]
 
     stop = Event()
-    clocks = [Thread(target=run, args=(database_url, redis, Rules(), stop)) for _ in range(2)]
+    clocks = [Thread(target=run, args=(database_url, redis, Rules(), PLANS, stop)) for _ in range(2)]
     try:
         for clock in clocks:
             clock.start()
