@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 
 from bench import (
+    backtest,
     burst,
     day,
     detection,
@@ -39,6 +40,7 @@ BENCHMARKS: dict[str, Callable[[bool], Report]] = {
     "growth": growth.run,
     "judge": judge.run,
     "day": day.run,
+    "backtest": backtest.run,
     "detection": detection.run,
     "shop": shop.run,
     "outage": outage.run,

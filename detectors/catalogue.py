@@ -69,7 +69,7 @@ DETECTORS: dict[str, Detector] = {
             lift_by="success",
             part_of="failure.checkout",
         ),
-        Excess("refund_spike", "refund", (M30, H1, H3, H6, H24), 2.0, 5.0, 2.6, days=7, records=0.8),
+        Excess("refund_spike", "refund", (M30, H1, H3, H6, H24), 2.0, 5.0, 1.4, days=7, records=0.8, beyond=3.0),
         Excess("churn_spike", "cancel", (H1, H2, H3, H6, H24, H72), 1.8, 4.0, -0.8, days=2),
         Excess("dispute_spike", "dispute", (H1, H3, H6, H12, H24, H72), 2.0, 3.0, 0.0, days=7),
         Excess("duplicate_charges", "duplicate", (M15, H1, H3, H6, H24), 3.0, 2.5, -0.5, days=0, share_of="success"),

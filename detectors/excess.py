@@ -11,6 +11,8 @@ from detectors.strip import Line, Strip, View
 HOUR = 12  # bins
 STILL = 1.3  # times the expectation: the effect lasts
 YOUNG, PART = 7.0, 0.15  # days in which a part is taken for usual that no baseline tells yet
+RECORD_DAYS = 14.0  # of history, before a record means something
+UNHEARD_OF = 2.2  # the score that is enough far beyond any record
 RARE = 0.02  # expected in any window of a metric that no baseline knows yet
 
 
@@ -33,6 +35,7 @@ class Excess(Struct, frozen=True, forbid_unknown_fields=True):
     clusters: float = 12.0  # variance per mean at most: more than that is no nature of this line, but what is sought
     share_of: str = ""  # the line whose count, times the rate named like this line, is the expectation
     records: float = 0.0  # times the most of late that it must exceed: this line comes in bursts by nature
+    beyond: float = 0.0  # times the most of late from which on little surprise is asked: such heaps never were
     part_of: str = ""  # the line of which, in a young account, it is taken to be a part
     lift_by: str = ""  # the line that lifts the expectation when it is itself above its own
     severity: Severity = "medium"
@@ -61,6 +64,9 @@ class Excess(Struct, frozen=True, forbid_unknown_fields=True):
         if not gate.any():
             return {}
         limits = needed(self.sensitivity, self.shift, view.windows)
+        if self.beyond:
+            far = (observed >= self.beyond * self._record(line)) & (observed - mean >= 2 * self.least)
+            limits = np.where(far & (strip.age >= RECORD_DAYS), np.minimum(limits, UNHEARD_OF), limits)
         return signals(self.name, "up", view, observed, mean, variance, limits, gate)
 
     def gone(self, strip: Strip, ends: Floats, bins: int) -> Bools:

@@ -40,6 +40,7 @@ THRESHOLDS: dict[str, Reader] = {
     "shift": number(-10, 10),
     "clusters": number(1, 12),
     "records": number(0, 10),
+    "beyond": number(0, 100),
     "score": number(1, 50),
     "usual": number(0, 1),
     "settle": number(0, 86_400),  # seconds

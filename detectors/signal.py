@@ -94,19 +94,20 @@ def signals(
     out_of: Floats | None = None,
 ) -> dict[int, Signal]:
     """The strongest signal of each tick that has one, of nearly equal ones the shortest. All arrays are
-    [windows, ticks] with ascending windows, `limits` [windows, 1].
+    [windows, ticks] with ascending windows.
 
     Exact tails are computed only for what passes every gate and lies far enough out.
     """
     sign = 1.0 if side == "up" else -1.0
     far = sign * (observed - expected) > WORTH[side] * np.sqrt(variance)
     found: dict[int, Signal] = {}
+    limits = np.broadcast_to(limits, observed.shape)
     rows, ticks = np.nonzero(far & gate & view.valid)
     tail = surprise if side == "up" else shortfall
     for row, tick in zip(rows.tolist(), ticks.tolist(), strict=True):
         x, mean, spread = float(observed[row, tick]), float(expected[row, tick]), float(variance[row, tick])
         score = tail(x, mean, max(spread, mean))
-        limit = float(limits[row, 0])
+        limit = float(limits[row, tick])
         known = found.get(tick)
         if score < limit or (known and known.margin + NEAR >= score - limit):
             continue

@@ -262,7 +262,7 @@ def test_the_first_day_of_each_detector_is_told() -> None:
 EXAMPLES: dict[str, tuple[dict[str, float], dict[str, float], str]] = {
     "failure_rate": ({}, {"attempt.checkout": 20, "failure.checkout": 11}, "failure.checkout"),
     "card_testing": ({"small": 0.5, "success": 12}, {"small": 7}, "small"),
-    "refund_spike": ({"refund": 0.5}, {"refund": 18}, "refund"),
+    "refund_spike": ({"refund": 0.5}, {"refund": 16}, "refund"),
     "churn_spike": ({"cancel": 2}, {"cancel": 15}, "cancel"),
     "dispute_spike": ({"dispute": 1 / 24}, {"dispute": 11}, "dispute"),
     "duplicate_charges": ({"success": 100, "duplicate": 0.05}, {"duplicate": 7}, "duplicate"),
@@ -282,7 +282,7 @@ def flat(usual: dict[str, float], seen: dict[str, float], window: int) -> Strip:
         counts = np.repeat(usual.get(name, 0.0) / BINS, HOURS * BINS)
         counts[-window:] = seen[name] / window if name in seen else counts[-window:]
         known = np.full(HOURS, usual[name]) if name in usual else None
-        lines[name] = Line(counts, known, dispersion=Dispersion(), records={36: 4.0})
+        lines[name] = Line(counts, known, dispersion=Dispersion(), records={36: 10.0})
     rates = {"checkout": Rate(0.06, 0.12), "renewal": Rate(0.08, 0.12), "duplicate": PRIORS["duplicate"]}
     return Strip(0, lines, rates, age=60)
 
