@@ -74,7 +74,7 @@ DETECTORS: dict[str, Detector] = {
         Excess("dispute_spike", "dispute", (H1, H3, H6, H12, H24, H72), 2.0, 3.0, 0.0, days=7),
         Excess("duplicate_charges", "duplicate", (M15, H1, H3, H6, H24), 3.0, 2.5, -0.5, days=0, share_of="success"),
         Drop("volume_drop", "attempt.checkout"),
-        CurrencyDrop("revenue_drop", "revenue", (H3, H24, H72), factor=0.75, days=14),
+        CurrencyDrop("revenue_drop", "revenue", (H3, H24, H72), factor=0.75, shift=0.0, days=14),
         CurrencyExcess("mrr_drop", "mrr_lost", (H24, H72), 3.0, 5.0, 2.6, days=35, records=0.8, several="contraction"),
         WebhookLag(),
     )

@@ -267,7 +267,7 @@ EXAMPLES: dict[str, tuple[dict[str, float], dict[str, float], str]] = {
     "dispute_spike": ({"dispute": 1 / 24}, {"dispute": 11}, "dispute"),
     "duplicate_charges": ({"success": 100, "duplicate": 0.05}, {"duplicate": 7}, "duplicate"),
     "volume_drop": ({"attempt.checkout": 60}, {"attempt.checkout": 10}, "attempt.checkout"),
-    "revenue_drop": ({"revenue.usd": 10}, {"revenue.usd": 110}, "revenue.usd"),
+    "revenue_drop": ({"revenue.usd": 10}, {"revenue.usd": 125}, "revenue.usd"),
     "mrr_drop": ({"mrr_lost.usd": 0.1}, {"mrr_lost.usd": 20, "contraction": 6}, "mrr_lost.usd"),
     "webhook_lag": ({}, {"arrived": 20, "late": 4}, "late"),
     "webhook_silence": ({"any": 12}, {}, ""),

@@ -221,7 +221,7 @@ def test_silence_opens_waits_while_a_backfill_arrives_and_ends_with_the_next_eve
     conn: Connection, week: list[Json]
 ) -> None:
     studied(conn, week)
-    quiet = NOON + 10 * HOUR
+    quiet = NOON + 26 * HOUR
     old = burst(NOON - 6 * DAY, 1)
     happened(conn, old, now=quiet, at=(quiet - 5 * MINUTE).timestamp())
     assert judge(conn, quiet) == []  # something arrived five minutes ago, be it old
@@ -271,14 +271,14 @@ def test_backlog_holds_judgement_back_to_its_oldest_event(
     """Nothing came in for hours because the events stand in the queue: that is no silence."""
     shift = epoch(now) - epoch(NOON)
     happened(
-        conn, [{**told, "created": told["created"] + shift} for told in week], now=now, at=(now - 12 * HOUR).timestamp()
+        conn, [{**told, "created": told["created"] + shift} for told in week], now=now, at=(now - 30 * HOUR).timestamp()
     )
-    conn.execute("UPDATE accounts SET newest_event = %s", (now - 12 * HOUR,))
-    assert learn(conn, LIVE, now - 11 * HOUR, PLANS.of("default"))
+    conn.execute("UPDATE accounts SET newest_event = %s", (now - 30 * HOUR,))
+    assert learn(conn, LIVE, now - 29 * HOUR, PLANS.of("default"))
     start(process)
-    job_id = waiting_since(redis, now - 12 * HOUR)
+    job_id = waiting_since(redis, now - 30 * HOUR)
     jobs.evaluate("default", True)
-    assert conn.execute("SELECT evaluated_at FROM accounts").fetchone() == (now - 12 * HOUR,)
+    assert conn.execute("SELECT evaluated_at FROM accounts").fetchone() == (now - 30 * HOUR,)
     assert incidents.read_all(conn) == []
 
     Queue(EVENTS, redis).remove(job_id)

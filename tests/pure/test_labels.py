@@ -86,8 +86,8 @@ class Seen(Struct):
 
     @property
     def sizes(self) -> float:
-        """So many charges of one size would make revenue as uncertain as it is."""
-        amounts: list[int] = [charge["amount"] for charge in self.sold]
+        """So many charges of one size would make revenue as uncertain as it is, one enterprise's left aside."""
+        amounts: list[int] = sorted(charge["amount"] for charge in self.sold)[: -max(1, len(self.sold) // 1000)]
         return float(sum(amounts)) ** 2 / sum(amount**2 for amount in amounts)
 
 
@@ -153,7 +153,7 @@ def shrunk(seen: Seen) -> float:
         ("webhook_silence@+34h,for=3h", lambda _: quiet()[0].objects, 0.15),
         ("webhook_outage@+34h,for=3h", lambda _: quiet()[0].objects, 0.15),
         ("webhook_lag@+34h,size=0.5,for=3h", late, 0.15),
-        ("revenue_drop@+34h,size=0.6,for=3h", shrunk, 0.3),
+        ("revenue_drop@+34h,size=0.6,for=3h", shrunk, 0.4),
     ],
 )
 def test_labels_weigh_what_can_be_counted(incident: str, weigh: Callable[[Seen], float], near: float) -> None:
