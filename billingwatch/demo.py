@@ -29,7 +29,7 @@ class Part(Struct, frozen=True):
 # The silence, which began before the live part, comes first.
 PLOT = (
     Part("acct_1DemoSilent", 150, "webhook_silence", 12 * 3600, "for=12h", ("webhook_silence",)),
-    Part("acct_1DemoRefunds", 100, "refund_spike", 28 * 60, "size=150,for=20m", ("refund_spike",)),
+    Part("acct_1DemoRefunds", 100, "refund_spike", 28 * 60, "size=500,for=20m", ("refund_spike",)),
     Part("acct_1DemoChurn", 100, "cancel_spike", 25 * 60, "size=60,for=20m", ("churn_spike",)),
     Part("acct_1DemoDisputes", 100, "dispute_spike", 21 * 60, "size=40,for=20m", ("dispute_spike",)),
     Part("", 200, "card_testing", 14 * 60, "size=15,for=12m", ("card_testing", "failure_rate")),
