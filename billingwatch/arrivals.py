@@ -23,6 +23,7 @@ from psycopg import Connection
 
 from billingwatch.model import Tenant
 from billingwatch.store import events, markers
+from billingwatch.store.markers import Marker
 from detectors.backtest import Arrival
 from detectors.event import Event, Unreadable, mend, read_event
 from detectors.judgement import Spans
@@ -130,11 +131,10 @@ def read_events(conn: Connection) -> Iterator[Arrival]:
 
 def announced(conn: Connection) -> dict[Tenant, Spans]:
     """The spans, epoch seconds, in which people expected something unusual, by account."""
-    found: dict[Tenant, Spans] = defaultdict(tuple)
+    found: dict[Tenant, list[Marker]] = defaultdict(list)
     for each in markers.read_all(conn):
-        if each.kind == "expected":
-            found[each.tenant] += ((int(each.starts_at.timestamp()), int(each.ends_at.timestamp())),)
-    return found
+        found[each.tenant].append(each)
+    return {tenant: markers.expected(said) for tenant, said in found.items()}
 
 
 def _read_file(file: BufferedReader, name: str, malformed: Malformed, progress: Progress) -> Iterator[Arrival]:

@@ -32,9 +32,8 @@ JOBS = frozenset({RECORD_JOB, EVALUATE_JOB, LEARN_JOB, DELIVER_JOB})
 TIMEOUT = {EVENTS: 30, EVALUATE: 30, ALERTS: 60}  # seconds a job may run
 RETRIES = 10  # crashes a job survives; without Retry RQ fails a job whose worker was killed once
 FAILURE_TTL = 7 * 24 * 3600  # RQ's default keeps failed jobs, payloads included, for a year
-EVALUATION_MARK = "billingwatch:evaluate:{account}:{mode}"
-LESSON_MARK = "billingwatch:learn:{account}:{mode}"
-EVALUATION_MARK_TTL = 60  # seconds; after a crash between mark and job, the clock marks anew
+MARK = "billingwatch:{verb}:{account}:{mode}"  # of a tenant's job that waits
+MARK_TTL = 60  # seconds; after a crash between mark and job, the clock marks anew
 
 
 class Received(msgspec.Struct, frozen=True, array_like=True):
@@ -131,39 +130,17 @@ def enqueue_evaluation(queue: Queue, tenant: Tenant) -> bool:
     The job takes the mark away before it reads (`begin_evaluation`), so what is committed after that
     enqueues the next one and no change is ever left unjudged.
     """
-    mark = _mark(tenant)
-    if not queue.connection.set(mark, 1, nx=True, ex=EVALUATION_MARK_TTL):
-        return False
-    queue.enqueue_call(
-        EVALUATE_JOB,
-        args=(tenant.account, tenant.livemode),
-        description=f"evaluate {tenant.account} {_mode(tenant)}",
-        result_ttl=0,
-        failure_ttl=FAILURE_TTL,
-        retry=Retry(max=RETRIES),
-    )
-    return True
+    return _enqueue_once(queue, EVALUATE_JOB, tenant)
 
 
 def enqueue_lesson(queue: Queue, tenant: Tenant) -> bool:
     """A job that learns the tenant's baselines anew, in the evaluations' queue; True unless one was just enqueued."""
-    mark = LESSON_MARK.format(account=tenant.account, mode=_mode(tenant))
-    if not queue.connection.set(mark, 1, nx=True, ex=EVALUATION_MARK_TTL):
-        return False
-    queue.enqueue_call(
-        LEARN_JOB,
-        args=(tenant.account, tenant.livemode),
-        description=f"learn {tenant.account} {_mode(tenant)}",
-        result_ttl=0,
-        failure_ttl=FAILURE_TTL,
-        retry=Retry(max=RETRIES),
-    )
-    return True
+    return _enqueue_once(queue, LEARN_JOB, tenant)
 
 
 def begin_lesson(connection: Redis, tenant: Tenant) -> None:
     """Take the mark away."""
-    connection.delete(LESSON_MARK.format(account=tenant.account, mode=_mode(tenant)))
+    connection.delete(_mark(LEARN_JOB, tenant))
 
 
 def oldest_waiting(queue: Queue) -> datetime | None:
@@ -184,7 +161,7 @@ def oldest_waiting(queue: Queue) -> datetime | None:
 
 def begin_evaluation(connection: Redis, tenant: Tenant) -> None:
     """Take the mark away: what is committed from now on needs another evaluation."""
-    connection.delete(_mark(tenant))
+    connection.delete(_mark(EVALUATE_JOB, tenant))
 
 
 def enqueue_delivery(queue: Queue, alert: int) -> None:
@@ -199,8 +176,27 @@ def enqueue_delivery(queue: Queue, alert: int) -> None:
     )
 
 
-def _mark(tenant: Tenant) -> str:
-    return EVALUATION_MARK.format(account=tenant.account, mode=_mode(tenant))
+def _enqueue_once(queue: Queue, job: str, tenant: Tenant) -> bool:
+    """Enqueue the tenant's job unless its mark stands."""
+    if not queue.connection.set(_mark(job, tenant), 1, nx=True, ex=MARK_TTL):
+        return False
+    queue.enqueue_call(
+        job,
+        args=(tenant.account, tenant.livemode),
+        description=f"{_verb(job)} {tenant.account} {_mode(tenant)}",
+        result_ttl=0,
+        failure_ttl=FAILURE_TTL,
+        retry=Retry(max=RETRIES),
+    )
+    return True
+
+
+def _mark(job: str, tenant: Tenant) -> str:
+    return MARK.format(verb=_verb(job), account=tenant.account, mode=_mode(tenant))
+
+
+def _verb(job: str) -> str:
+    return job.rpartition(".")[2]
 
 
 def _mode(tenant: Tenant) -> str:

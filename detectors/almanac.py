@@ -15,6 +15,7 @@ from detectors.baseline import DAYS, LEAST, Baseline, History, clipped, fit, tam
 from detectors.calendar import Calendar, Floats, Ints
 from detectors.catalogue import GUARD, PRIOR, RAW, forecast, kind
 from detectors.forecast import AHEAD, BACK, DAY, DUPLICATES, HOUR, PRIORS, Forecast, Foretold
+from detectors.judgement import Spans
 from detectors.share import STRATA, rate
 from detectors.sheet import Sheet
 from detectors.strip import Rate
@@ -30,8 +31,6 @@ FORMAT = 1  # of the packed bytes
 UNIT_LEAST = 1.0
 
 COUNTS, SQUARES, KEPT, MID, LOW, HIGH = range(6)
-
-Spans = tuple[tuple[int, int], ...]
 
 
 class _Packed(Struct, frozen=True):

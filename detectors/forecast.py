@@ -46,6 +46,11 @@ class Forecast(Struct, frozen=True):
     lines: dict[str, Foretold] = {}
     rates: dict[str, Rate] = msgspec.field(default_factory=lambda: dict(PRIORS))
 
+    @property
+    def units(self) -> dict[str, float]:
+        """What one count of each line is worth, in minor units where money is counted."""
+        return {name: each.unit for name, each in self.lines.items()}
+
 
 def draw(
     forecast_: Forecast,

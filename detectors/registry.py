@@ -16,7 +16,7 @@ from detectors.catalogue import DETECTORS, LINES, SILENCE, Source
 from detectors.filter import Filter
 from detectors.forecast import BACK
 from detectors.judgement import Detector
-from detectors.pulse import WebhookSilence
+from detectors.pulse import SETTLE, WebhookSilence
 from detectors.rule import Rule, read_rule
 from detectors.setting import Reader, Wrong, number, spelled
 
@@ -57,6 +57,11 @@ class Plan(Struct, frozen=True):
     lines: dict[str, Source]  # a line per threshold rule included
     calendar: Calendar
     back: int  # hours of 5-minute counts before the newest one
+
+    @property
+    def settle(self) -> int:
+        """Seconds without an arrival after which an import is over."""
+        return self.silence.settle if self.silence else SETTLE
 
     @property
     def judges(self) -> dict[str, Detector | WebhookSilence]:

@@ -18,7 +18,7 @@ from detectors.forecast import DAY, HOUR, Forecast, draw
 from detectors.incident import Scene, tell
 from detectors.judgement import Spans, run
 from detectors.life import TOGETHER, Change, Life, forget
-from detectors.pulse import SETTLE, untold
+from detectors.pulse import untold
 from detectors.registry import Plan
 from detectors.sheet import Sheet
 from detectors.strip import BIN, Strip
@@ -105,8 +105,7 @@ class Watch:
 
     def _settled(self, first: int, last: int) -> int:
         """The first minute from which on absence means something."""
-        settle = self.plan.silence.settle if self.plan.silence else SETTLE
-        while first <= last and untold(first, self._newest, self._received, settle):
+        while first <= last and untold(first, self._newest, self._received, self.plan.settle):
             first += MINUTE
         return first
 
@@ -152,8 +151,7 @@ class Watch:
         return told
 
     def _scene(self) -> Scene:
-        units = {name: each.unit for name, each in self.forecast.lines.items()}
-        return Scene(self.tenant, self.plan.judges, self.plan.lines, self.sheet, units)
+        return Scene(self.tenant, self.plan.judges, self.plan.lines, self.sheet, self.forecast.units)
 
     def _draw(self) -> Strip:
         return draw(

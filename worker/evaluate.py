@@ -18,12 +18,12 @@ from detectors.forecast import HOUR, Forecast, draw
 from detectors.incident import Scene, tell
 from detectors.judgement import run
 from detectors.life import Change, Life, forget, settle
-from detectors.pulse import SETTLE, untold
+from detectors.pulse import untold
 from detectors.registry import Plan
 from detectors.watch import KEPT
 from notify.message import compose
 from notify.route import route
-from worker.learn import expected, read_sheet
+from worker.learn import read_sheet
 
 log = structlog.get_logger(__name__)
 
@@ -70,7 +70,6 @@ def _judge(
     strip = draw(forecast, sheet, plan.calendar, hour, since=since, left_out=life.spent)
     newest, received = int(account.newest_event.timestamp()), ceil(account.newest_received.timestamp())
     known = SILENCE.line in forecast.lines
-    pause = plan.silence.settle if plan.silence else SETTLE
     after, changes = run(
         strip,
         np.array([now], np.int64),
@@ -78,11 +77,10 @@ def _judge(
         forget(life, now - KEPT),
         plan.detectors,
         plan.silence if known else None,
-        backlog=backlog or untold(now, newest, received, pause),
-        expected=expected(markers.read(conn, account.tenant)),
+        backlog=backlog or untold(now, newest, received, plan.settle),
+        expected=markers.expected(markers.read(conn, account.tenant)),
     )
-    units = {name: each.unit for name, each in forecast.lines.items()}
-    return after, changes, Scene(account.tenant, plan.judges, plan.lines, sheet, units)
+    return after, changes, Scene(account.tenant, plan.judges, plan.lines, sheet, forecast.units)
 
 
 def _ended(life: Life, stored: dict[int, Incident]) -> set[int]:

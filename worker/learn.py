@@ -15,7 +15,7 @@ from detectors.catalogue import Source
 from detectors.forecast import BACK, HOUR, Forecast
 from detectors.judgement import Spans
 from detectors.life import Life, forget
-from detectors.pulse import SETTLE, arriving
+from detectors.pulse import arriving
 from detectors.registry import Plan
 from detectors.sheet import Sheet
 from detectors.watch import KEPT
@@ -24,9 +24,8 @@ from detectors.watch import KEPT
 def due(lesson: Lesson, plan: Plan, now: datetime) -> list[int]:
     """The hours up to which the tenant has to be learnt, in order; none where all is learnt, or still coming in."""
     account = lesson.account
-    settle = plan.silence.settle if plan.silence else SETTLE
     at, received = int(now.timestamp()), int(account.newest_received.timestamp())
-    if arriving(at, int(account.newest_event.timestamp()), received, settle):
+    if arriving(at, int(account.newest_event.timestamp()), received, plan.settle):
         return []
     since = int(account.first_event.timestamp()) // HOUR
     after = since if lesson.learned_until is None else int(lesson.learned_until.timestamp()) // HOUR
@@ -65,7 +64,7 @@ def learn(conn: Connection, tenant: Tenant, now: datetime, plan: Plan) -> bool:
             almanac = Almanac(plan.calendar, max(since, hours[-1] - PAST))
             hours = nights(plan.calendar, almanac.since, almanac.since, hours[-1]) or hours
         life = forget(_life(lesson.account.life), int(now.timestamp()) - KEPT)
-        forecast = _study(conn, tenant, almanac, hours, plan, life, expected(said))
+        forecast = _study(conn, tenant, almanac, hours, plan, life, markers.expected(said))
         baselines.write(conn, tenant, utc(almanac.closed * HOUR), msgspec.msgpack.encode(forecast), almanac.pack())
         return True
 
@@ -91,13 +90,6 @@ def read_sheet(conn: Connection, tenant: Tenant, lines: Mapping[str, Source], fi
     for row in rollups.read_bins(conn, tenant, metrics, first * HOUR, last * HOUR):
         sheet.add(row.metric, row.stratum, row.currency, row.starts, row.counts, row.amounts)
     return sheet
-
-
-def expected(said: list[Marker]) -> Spans:
-    """The spans that people announced, epoch seconds."""
-    return tuple(
-        (int(each.starts_at.timestamp()), int(each.ends_at.timestamp())) for each in said if each.kind == "expected"
-    )
 
 
 def _restart(said: list[Marker], now: int) -> int:

@@ -76,11 +76,12 @@ def begin_evaluation(conn: Connection, tenant: Tenant, at: datetime) -> Account 
 def begin_lesson(conn: Connection, tenant: Tenant) -> Lesson | None:
     """How far the tenant was learnt, under its evaluation lock; None where it is unknown."""
     _lock(conn, tenant)
-    return next(iter(_lessons(conn, "account = %s AND livemode = %s", (tenant.account, tenant.livemode))), None)
+    found = _lessons(conn, "account = %s AND livemode = %s", (tenant.account, tenant.livemode), life="life")
+    return next(iter(found), None)
 
 
 def lessons(conn: Connection, since: datetime) -> list[Lesson]:
-    """How far each tenant with an event since then was learnt."""
+    """How far each tenant with an event since then was learnt; their lives are not read."""
     return _lessons(conn, "newest_received >= %s", (since,))
 
 
@@ -109,11 +110,11 @@ def _lock(conn: Connection, tenant: Tenant) -> None:
     )
 
 
-def _lessons(conn: Connection, where: str, values: tuple[object, ...]) -> list[Lesson]:
+def _lessons(conn: Connection, where: str, values: tuple[object, ...], life: str = "NULL::bytea") -> list[Lesson]:
     rows = conn.execute(
-        # `where` is a constant of this module; what was rewritten a moment ago may still be being written
+        # `where` and `life` are constants of this module; what was rewritten a moment ago may still be being written
         f"""
-        SELECT account, livemode, first_event, newest_event, newest_received, life, learned_until,
+        SELECT account, livemode, first_event, newest_event, newest_received, {life}, learned_until,
                coalesce(rewritten_at < now() - interval '10 seconds', false)
         FROM accounts LEFT JOIN baselines USING (account, livemode) WHERE {where} ORDER BY account, livemode
         """,

@@ -9,22 +9,12 @@ from billingwatch.model import Tenant
 
 def read_forecast(conn: Connection, tenant: Tenant) -> bytes | None:
     """The packed forecast; None where nothing was learnt yet."""
-    row = conn.execute(
-        "SELECT forecast FROM baselines WHERE account = %s AND livemode = %s",
-        (tenant.account, tenant.livemode),
-        binary=True,
-    ).fetchone()
-    return row[0] if row else None
+    return _read(conn, tenant, "forecast")
 
 
 def read_archive(conn: Connection, tenant: Tenant) -> bytes | None:
     """The packed almanac; None where nothing was learnt yet."""
-    row = conn.execute(
-        "SELECT archive FROM baselines WHERE account = %s AND livemode = %s",
-        (tenant.account, tenant.livemode),
-        binary=True,
-    ).fetchone()
-    return row[0] if row else None
+    return _read(conn, tenant, "archive")
 
 
 def write(conn: Connection, tenant: Tenant, learned_until: datetime, forecast: bytes, archive: bytes) -> None:
@@ -41,3 +31,13 @@ def write(conn: Connection, tenant: Tenant, learned_until: datetime, forecast: b
 def forget(conn: Connection, tenant: Tenant) -> None:
     """Have the tenant learnt anew from all that was counted."""
     conn.execute("DELETE FROM baselines WHERE account = %s AND livemode = %s", (tenant.account, tenant.livemode))
+
+
+def _read(conn: Connection, tenant: Tenant, column: str) -> bytes | None:
+    row = conn.execute(
+        # `column` is a constant of this module: the archive is large, and evaluations need only the forecast
+        f"SELECT {column} FROM baselines WHERE account = %s AND livemode = %s",
+        (tenant.account, tenant.livemode),
+        binary=True,
+    ).fetchone()
+    return row[0] if row else None

@@ -1,6 +1,6 @@
 """What people said about spans of time: a deploy, an event that was planned, the day from which all is different."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -66,6 +66,13 @@ def read(conn: Connection, tenant: Tenant) -> list[Marker]:
 
 def read_all(conn: Connection) -> list[Marker]:
     return _read(conn, "true", ())
+
+
+def expected(said: Iterable[Marker]) -> tuple[tuple[int, int], ...]:
+    """The spans in which people expected something unusual, epoch seconds."""
+    return tuple(
+        (int(each.starts_at.timestamp()), int(each.ends_at.timestamp())) for each in said if each.kind == "expected"
+    )
 
 
 def _relearn(conn: Connection, tenant: Tenant) -> None:

@@ -14,12 +14,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from msgspec import Struct
 from psycopg import Connection
 
 import billingwatch
-from billingwatch.cli import main
 from billingwatch.queues import Received
 from billingwatch.simulator.incidents import parse
 from billingwatch.simulator.stream import Scenario, Stream
@@ -27,6 +26,8 @@ from billingwatch.store import markers
 from billingwatch.store.markers import Marker
 from tests.conftest import Servers
 from tests.factories import LIVE
+from tests.pipeline import command
+from tests.pipeline.command import isolate
 from worker.record import record
 
 START = datetime(2026, 9, 1, tzinfo=UTC)
@@ -63,17 +64,12 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing of the machine's own settings, and no file in the working folder."""
-    for name in os.environ:
-        if name.startswith(("BILLINGWATCH_", "DATABASE_")):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
+    isolate(monkeypatch, tmp_path)
 
 
 def run(*arguments: str | Path) -> Result:
     """The command's result; it never ends in a traceback."""
-    result = CliRunner().invoke(main, ["backtest", *map(str, arguments)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
-    return result
+    return command.run("backtest", *map(str, arguments))
 
 
 def found(*arguments: str | Path) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """What is expected is told as the product it is, as evaluations reckon it, with the hours that it was learnt from."""
 
 import json
-import os
 import re
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,8 @@ from zoneinfo import ZoneInfo
 import msgspec
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from psycopg import Connection
 
-from billingwatch.cli import main
 from billingwatch.cli.baseline import origin
 from billingwatch.model import Tenant
 from billingwatch.store import accounts, baselines, markers
@@ -28,6 +26,8 @@ from detectors.catalogue import LINES
 from detectors.forecast import AHEAD, BACK, draw
 from detectors.sheet import BINS, Sheet
 from tests.factories import LIVE, TEST
+from tests.pipeline import command
+from tests.pipeline.command import isolate
 
 ZONE = "Europe/Berlin"
 BERLIN = ZoneInfo(ZONE)
@@ -44,26 +44,18 @@ TOML = f'time_zone = "{ZONE}"\n'
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database_url: str) -> None:
     """This test's database, an account in Berlin, and a wide terminal."""
-    for name in [name for name in os.environ if name.startswith(("BILLINGWATCH_", "DATABASE_", "LOG_"))]:
-        monkeypatch.delenv(name)
+    isolate(monkeypatch, tmp_path)
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "billingwatch.toml").write_text(TOML)
 
 
-def run(*arguments: str) -> Result:
-    """The command's result; it never ends in a traceback."""
-    result = CliRunner().invoke(main, ["baseline", *arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
-    return result
+run, succeed = partial(command.run, "baseline"), partial(command.succeed, "baseline")
 
 
 def said(*arguments: str) -> Any:
     """What the command says to programs."""
-    result = run(*arguments, "--json")
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
+    return json.loads(succeed(*arguments, "--json"))
 
 
 def hour_of(moment: datetime) -> int:

@@ -17,7 +17,6 @@ from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner, Result
 from msgspec import to_builtins
 from psycopg import Connection
 from redis import Redis
@@ -33,6 +32,7 @@ from billingwatch.store.quarantine import Refusal
 from detectors.contributors import Contributor
 from tests.conftest import Servers
 from tests.factories import NOON, incident, paid, received
+from tests.pipeline.command import run, succeed
 from tests.pipeline.sink import listening
 from tests.waiting import PATIENCE, until
 from worker.process import Process, start
@@ -60,19 +60,6 @@ def stores(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("REDIS_URL", redis_url)
     monkeypatch.setenv("STRIPE_WEBHOOK_SECRET", SECRET)
-
-
-def run(*arguments: str) -> Result:
-    """The command's result; it never ends in a traceback."""
-    result = CliRunner().invoke(main, arguments)
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
-    return result
-
-
-def succeed(*arguments: str) -> str:
-    result = run(*arguments)
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 # --- help and usage ---------------------------------------------------------------------------------------------------

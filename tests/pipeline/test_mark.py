@@ -1,18 +1,16 @@
 """What people mark is kept and taken back; an expected span opens and teaches nothing, a new normal starts afresh."""
 
 import json
-import os
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 from psycopg import Connection
 
-from billingwatch.cli import main
 from billingwatch.cli.mark import read_moment
 from billingwatch.model import Bucket, Tenant
 from billingwatch.store import accounts, baselines, incidents, markers, rollups
@@ -21,6 +19,8 @@ from detectors import facts
 from detectors.almanac import Almanac
 from detectors.registry import configure
 from tests.factories import LIVE, NOON, TEST
+from tests.pipeline import command
+from tests.pipeline.command import isolate
 from worker.evaluate import evaluate
 from worker.learn import learn
 
@@ -31,25 +31,17 @@ PLAN = configure({})[0].of("default")
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database_url: str) -> None:
     """This test's database, no file in the working folder, and a wide terminal."""
-    for name in [name for name in os.environ if name.startswith(("BILLINGWATCH_", "DATABASE_", "LOG_"))]:
-        monkeypatch.delenv(name)
+    isolate(monkeypatch, tmp_path)
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.chdir(tmp_path)
 
 
-def run(*arguments: str) -> Result:
-    """The command's result; it never ends in a traceback."""
-    result = CliRunner().invoke(main, ["mark", *arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
-    return result
+run, succeed = partial(command.run, "mark"), partial(command.succeed, "mark")
 
 
 def said(*arguments: str) -> Any:
     """What the command says to programs."""
-    result = run(*arguments, "--json")
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
+    return json.loads(succeed(*arguments, "--json"))
 
 
 def iso(moment: datetime) -> str:
