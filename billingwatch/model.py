@@ -160,20 +160,53 @@ class Incident(Struct, frozen=True, kw_only=True):
     id: int = 0  # the store's; 0 before it is stored
 
 
-Reason = Literal["first", "repeat", "worse", "resolved", "test"]
+Reason = Literal["first", "worse", "repeat", "escalate", "resolved", "test", "digest"]
 
 
 class Alert(Struct, frozen=True, kw_only=True):
-    """One message about an incident to one channel: a row of the outbox."""
+    """One thing to be told about one incident to one channel: a row of the outbox."""
 
     id: int
-    incident: int | None  # None for `notify test`
+    incident: int | None  # None where it is about no incident: a test, a digest
     channel: str
     reason: Reason
-    title: str
-    body: str
+    route: str = ""  # why this channel
     staged_at: datetime
+    next_try: datetime
+    first_try: datetime | None = None
     attempts: int = 0
+    cause: int | None = None  # the incident that explains this one, while that holds it back
+    content: dict[str, Any] | None = None  # what is told where it is about no incident
+
+
+Format = Literal["billingwatch", "alertmanager", "keep"]
+
+
+class Channel(Struct, frozen=True):
+    """Where messages go: an Apprise URL, or an http(s):// address that is sent signed JSON."""
+
+    url: str
+    secret: str = ""  # that signs what a webhook is sent, whsec_…
+    format: Format = "billingwatch"  # of a webhook's JSON
+    allow_private: bool = False  # whether a webhook may be in a private network
+    budget: int | None = None  # messages an hour; None: as for all
+
+
+class Silence(Struct, frozen=True, kw_only=True):
+    """While it holds, what it matches is not told. `recurs` narrows it to parts of the week, in the account's zone."""
+
+    id: int = 0
+    matchers: dict[str, str]  # label (account, livemode, detector, scope, severity, incident) -> what it must be
+    starts_at: datetime
+    ends_at: datetime | None = None  # None: until somebody ends it
+    recurs: str = ""  # as `notify.interval` reads it
+    why: str
+    who: str
+
+
+Feedback = Literal["confirmed", "expected", "false_alarm", "new_normal"]
+
+OWN = Tenant("billingwatch", True)  # whose incidents are about BillingWatch itself
 
 
 def utc(seconds: float) -> datetime:
