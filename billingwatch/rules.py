@@ -3,24 +3,20 @@
 import os
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Struct
 
+from billingwatch.model import Channel, Format
 from billingwatch.settings import ConfigurationError, Environment, Problem
 
 DEFAULT_PATH = "billingwatch.toml"
 ENVIRONMENT_CHANNEL = "default"  # the channel that BILLINGWATCH_APPRISE_URLS makes
-
-
-class Route(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where messages go: the names of channels, in `Rules` those of single ones."""
-
-    channels: tuple[str, ...] = ()
 
 
 class Mistake(Problem, frozen=True):
@@ -47,22 +43,24 @@ class File(Struct, frozen=True):
 
 
 class Rules(Struct, frozen=True):
-    """`channels` maps a name to its Apprise URL, secrets filled in; `sections` holds what is to be watched, as it is.
+    """`channels` by name, secrets filled in; `sections` says what is to be watched, `alerting` whom to tell, as it is.
 
     A channel with several URLs is several channels, `ops-1`, `ops-2`: each is retried by itself, so that one that
-    is broken repeats nothing on the others. What is to be watched is the detectors' business:
-    `detectors.registry.configure` reads it.
+    is broken repeats nothing on the others; `members` tells which single channels a name stands for. What is to be
+    watched is the detectors' business (`detectors.registry.configure`), whom to tell that of `notify.policy.configure`.
     """
 
-    channels: dict[str, str] = {}
-    route: Route = Route()
+    channels: dict[str, Channel] = {}
+    members: dict[str, tuple[str, ...]] = {}
     sections: dict[str, Any] = {}
+    alerting: dict[str, Any] = {}
     retention_days: int = 400
     file: File = File()
 
 
 SECTIONS = ("sensitivity", "time_zone", "holidays", "detectors", "rules", "accounts")  # the detectors'
-_KEYS = ("channels", "route", "retention_days", *SECTIONS)
+ALERTING = ("alerts", "route", "routes", "intervals", "inhibit", "digest")
+_KEYS = ("channels", "retention_days", *SECTIONS, *ALERTING)
 
 
 def read_rules(env: Mapping[str, str]) -> Rules:
@@ -114,30 +112,29 @@ def parse_rules(text: str, env: Mapping[str, str], path: str, problems: list[Pro
         hint = "name it otherwise, or unset those"
         problems.append(file.mistake(key, "is the name of BILLINGWATCH_APPRISE_URLS", hint))
     elif urls:
-        named_channels[ENVIRONMENT_CHANNEL] = urls
+        named_channels[ENVIRONMENT_CHANNEL] = [Channel(url) for url in urls]
     channels, members = _split(named_channels, file, problems)
-    route = _convert(found.get("route", {}), Route, "route", file, problems) or Route()
-    for name in route.channels:
-        if name not in members:
-            known = ", ".join(members) or "none"
-            shown = "an address" if ":" in name else repr(name)  # an address would show its secrets
-            problems.append(file.mistake("route.channels", f"no channel is named {shown}", f"named: {known}"))
-    chosen = [member for name in route.channels for member in members.get(name, ())]
-    route = Route(channels=tuple(chosen or channels))
     days = _convert(found.get("retention_days", 400), int, "retention_days", file, problems)
     if days is not None and days < 31:
         hint = "31 days at least: baselines need them"
         problems.append(file.mistake("retention_days", f"{days} is too few", hint))
-    sections = {key: found[key] for key in SECTIONS if key in found}
-    return Rules(channels=channels, route=route, sections=sections, retention_days=days or 400, file=file)
+    return Rules(
+        channels=channels,
+        members=members,
+        sections={key: found[key] for key in SECTIONS if key in found},
+        alerting={key: found[key] for key in ALERTING if key in found},
+        retention_days=days or 400,
+        file=file,
+    )
 
 
 def _lines(text: str) -> Iterator[tuple[str, int]]:
-    """Each key of a TOML text without mistakes, and the line in which it is first named.
+    """Each key of a TOML text without mistakes, and the line in which it is first named; tables of a list have numbers.
 
     Statement by statement: as many lines as it takes to make TOML by themselves, under the header before them.
     """
     seen: set[str] = set()
+    lists: Counter[str] = Counter()
     header: tuple[str, ...] = ()
     statement, first = "", 1
     for number, line in enumerate(text.split("\n"), 1):
@@ -150,8 +147,10 @@ def _lines(text: str) -> Iterator[tuple[str, int]]:
             header = ()
             while found:
                 name, found = next(iter(found.items()))
-                found = found[0] if isinstance(found, list) else found
                 header = (*header, name)
+                if isinstance(found, list):
+                    lists[name] += 1
+                    header, found = (*header, str(lists[name])), found[0]
             keys = [header[:size] for size in range(1, len(header) + 1)]
         else:
             keys = [(*header, *key) for key in _paths(found)]
@@ -169,24 +168,45 @@ def _paths(table: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
             yield from ((name, *path) for path in _paths(value))
 
 
-def _channels(sections: object, env: Mapping[str, str], file: File, problems: list[Problem]) -> dict[str, list[str]]:
-    """`NAME = "URL"` or a list of them; `env:NAME` and `file:PATH` stand for a secret kept elsewhere."""
-    found = _convert(sections, dict[str, str | list[str]], "channels", file, problems) or {}
-    channels = {}
+class _Table(Struct, frozen=True, forbid_unknown_fields=True):
+    """A channel as the file may write it, where an address alone does not say enough."""
+
+    url: str | list[str]
+    secret: str = ""
+    format: Format = "billingwatch"
+    allow_private: bool = False
+    budget: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
+def _channels(
+    sections: object, env: Mapping[str, str], file: File, problems: list[Problem]
+) -> dict[str, list[Channel]]:
+    """`NAME = "URL"`, a list of them, or a table; `env:NAME` and `file:PATH` stand for a secret kept elsewhere."""
+    found = _convert(sections, dict[str, str | list[str] | dict[str, Any]], "channels", file, problems) or {}
+    channels: dict[str, list[Channel]] = {}
     for name, value in found.items():
         key = f"channels.{name}"
-        if not value:
+        table = _convert(value if isinstance(value, dict) else {"url": value}, _Table, key, file, problems)
+        if table is None:
+            channels[name] = []
+            continue
+        if not table.url:
             problems.append(file.mistake(key, "has no address", "an Apprise URL or a list of them"))
-        urls = [_secret(url, env, key, file, problems) for url in ([value] if isinstance(value, str) else value)]
-        channels[name] = [url for url in urls if url]
+        urls = [table.url] if isinstance(table.url, str) else table.url
+        secret = " ".join(_secret(each, env, f"{key}.secret", file, problems) for each in table.secret.split())
+        channels[name] = [
+            Channel(read, secret, table.format, table.allow_private, table.budget)
+            for url in urls
+            if (read := _secret(url, env, key, file, problems))
+        ]
     return channels
 
 
 def _split(
-    named: Mapping[str, list[str]], file: File, problems: list[Problem]
-) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+    named: Mapping[str, list[Channel]], file: File, problems: list[Problem]
+) -> tuple[dict[str, Channel], dict[str, tuple[str, ...]]]:
     """The single channels by name, and which of them each name stands for."""
-    channels: dict[str, str] = {}
+    channels: dict[str, Channel] = {}
     members = {}
     for name, urls in named.items():
         split = {name: urls[0]} if len(urls) == 1 else {f"{name}-{n}": url for n, url in enumerate(urls, 1)}
