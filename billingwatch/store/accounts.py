@@ -61,7 +61,7 @@ def begin_evaluation(conn: Connection, tenant: Tenant, at: datetime) -> Account 
 
     Of two workers with the same tenant the second waits, and then sees what the first has written.
     """
-    _lock(conn, tenant)
+    lock(conn, tenant)
     row = conn.execute(
         """
         UPDATE accounts SET dirty_since = NULL, evaluated_at = %s WHERE account = %s AND livemode = %s
@@ -75,7 +75,7 @@ def begin_evaluation(conn: Connection, tenant: Tenant, at: datetime) -> Account 
 
 def begin_lesson(conn: Connection, tenant: Tenant) -> Lesson | None:
     """How far the tenant was learnt, under its evaluation lock; None where it is unknown."""
-    _lock(conn, tenant)
+    lock(conn, tenant)
     found = _lessons(conn, "account = %s AND livemode = %s", (tenant.account, tenant.livemode), life="life")
     return next(iter(found), None)
 
@@ -104,7 +104,8 @@ def not_urgent(conn: Connection) -> None:
     conn.execute("SET LOCAL synchronous_commit TO off")
 
 
-def _lock(conn: Connection, tenant: Tenant) -> None:
+def lock(conn: Connection, tenant: Tenant) -> None:
+    """Until the transaction ends nobody else judges the tenant, learns it, or acts on its incidents."""
     conn.execute(
         "SELECT pg_advisory_xact_lock(hashtextextended(%s, %s::int))", (f"evaluate {tenant.account}", tenant.livemode)
     )
