@@ -207,6 +207,7 @@ class Silence(Struct, frozen=True, kw_only=True):
 Feedback = Literal["confirmed", "expected", "false_alarm", "new_normal"]
 
 OWN = Tenant("billingwatch", True)  # whose incidents are about BillingWatch itself
+DRILL = "drill"  # how the names of accounts begin that are made up to try the way of an alert
 
 
 def utc(seconds: float) -> datetime:

@@ -25,14 +25,16 @@ QUEUES = (EVENTS, EVALUATE, ALERTS)
 
 RECORD_JOB = "worker.jobs.record"
 EVALUATE_JOB = "worker.jobs.evaluate"
-DELIVER_JOB = "worker.jobs.deliver"
+SEND_JOB = "worker.jobs.send"
+DELIVER_JOB = "worker.jobs.deliver"  # of the release before: one alert
 LEARN_JOB = "worker.jobs.learn"
-JOBS = frozenset({RECORD_JOB, EVALUATE_JOB, LEARN_JOB, DELIVER_JOB})
+JOBS = frozenset({RECORD_JOB, EVALUATE_JOB, LEARN_JOB, SEND_JOB, DELIVER_JOB})
 
 TIMEOUT = {EVENTS: 30, EVALUATE: 30, ALERTS: 60}  # seconds a job may run
 RETRIES = 10  # crashes a job survives; without Retry RQ fails a job whose worker was killed once
 FAILURE_TTL = 7 * 24 * 3600  # RQ's default keeps failed jobs, payloads included, for a year
 MARK = "billingwatch:{verb}:{account}:{mode}"  # of a tenant's job that waits
+SENDING = "billingwatch:send:{channel}"  # of a channel's job that waits
 MARK_TTL = 60  # seconds; after a crash between mark and job, the clock marks anew
 
 
@@ -164,16 +166,24 @@ def begin_evaluation(connection: Redis, tenant: Tenant) -> None:
     connection.delete(_mark(EVALUATE_JOB, tenant))
 
 
-def enqueue_delivery(queue: Queue, alert: int) -> None:
-    """A job that sends one alert of the outbox. Enqueued twice it sends once: the row is claimed."""
+def enqueue_sending(queue: Queue, channel: str) -> bool:
+    """A job that sends what is due for the channel, unless one is waiting already; True if it was enqueued."""
+    if not queue.connection.set(SENDING.format(channel=channel), 1, nx=True, ex=MARK_TTL):
+        return False
     queue.enqueue_call(
-        DELIVER_JOB,
-        args=(alert,),
-        description=f"deliver alert {alert}",
+        SEND_JOB,
+        args=(channel,),
+        description=f"send to {channel}",
         result_ttl=0,
         failure_ttl=FAILURE_TTL,
         retry=Retry(max=RETRIES),
     )
+    return True
+
+
+def begin_sending(connection: Redis, channel: str) -> None:
+    """Take the mark away."""
+    connection.delete(SENDING.format(channel=channel))
 
 
 def _enqueue_once(queue: Queue, job: str, tenant: Tenant) -> bool:

@@ -170,6 +170,16 @@ def read_redis(env: Mapping[str, str]) -> str:
     return url
 
 
+def read_base_url(env: Mapping[str, str]) -> str:
+    """The console's public address without a slash at its end; "" where it has none."""
+    reader = Environment(env)
+    url = reader.text("BILLINGWATCH_BASE_URL")
+    if url:
+        reader.url("BILLINGWATCH_BASE_URL", {"http", "https"}, hint="https://billingwatch.example.com")
+    reader.finish()
+    return url.rstrip("/")
+
+
 def read_logs(env: Mapping[str, str]) -> Logs:
     reader = Environment(env)
     logs = Logs(

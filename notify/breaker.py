@@ -1,4 +1,4 @@
-"""What a channel's last deliveries say of it: leave it alone for a while, or tell the others that it is broken. Pure."""
+"""What a channel's last deliveries say of it: leave it alone for a while, or tell others that it is broken. Pure."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -9,14 +10,18 @@ from billingwatch.model import Incident, Reason
 from notify.route import Routed
 
 
-class Row(Struct, frozen=True):
-    """What the outbox holds of an incident for a channel: of which reason, since when, and whether it was sent."""
+class Row(Protocol):
+    """What the outbox holds of an incident for a channel."""
 
-    channel: str
-    reason: Reason
-    staged_at: datetime
-    sent_at: datetime | None
-    waiting: bool  # it may be sent yet
+    @property
+    def channel(self) -> str: ...
+
+    @property
+    def sent_at(self) -> datetime | None: ...
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it may be sent yet."""
 
 
 class Reminder(Struct, frozen=True):

@@ -36,13 +36,17 @@ HOUSEKEEPING_EVERY = 3600.0
 
 
 def run_due(conn: Connection, redis: Redis, now: datetime) -> None:
-    """Every second: judge news that no evaluation saw, send alerts whose time has come."""
-    evaluate, alerts = Queue(EVALUATE, redis), Queue(ALERTS, redis)
+    """Every second: judge news that no evaluation saw."""
+    evaluate = Queue(EVALUATE, redis)
     for tenant in accounts.dirty(conn, now - IMPATIENT):
         queues.enqueue_evaluation(evaluate, tenant)
-    if not len(alerts):  # else they are being worked on already
-        for alert in outbox.due(conn, now):
-            queues.enqueue_delivery(alerts, alert)
+
+
+def run_channels(conn: Connection, redis: Redis, now: datetime) -> None:
+    """Four times a second: wake the channels for which something is due."""
+    alerts = Queue(ALERTS, redis)
+    for channel in outbox.due_channels(conn, now):
+        queues.enqueue_sending(alerts, channel)
 
 
 def run_evaluations(conn: Connection, redis: Redis, now: datetime) -> None:

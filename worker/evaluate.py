@@ -1,8 +1,9 @@
 """Judge one tenant: read counts and forecast, ask the detectors, step incidents, stage alerts; one transaction."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta, tzinfo
 from math import ceil
+from zoneinfo import ZoneInfo
 
 import msgspec
 import numpy as np
@@ -10,7 +11,7 @@ import structlog
 from psycopg import Connection
 
 from billingwatch.model import Incident, Reason, Tenant, utc
-from billingwatch.store import accounts, baselines, evidence, incidents, markers, outbox
+from billingwatch.store import accounts, baselines, evidence, incidents, markers
 from billingwatch.store.accounts import Account
 from detectors.catalogue import SILENCE
 from detectors.contributors import contributors, customers
@@ -21,19 +22,21 @@ from detectors.life import Change, Life, forget, settle
 from detectors.pulse import untold
 from detectors.registry import Plan
 from detectors.watch import KEPT
-from notify.message import compose
-from notify.route import route
+from notify.policy import Policy
 from worker.learn import read_sheet
+from worker.stage import stage
 
 log = structlog.get_logger(__name__)
 
+EXPLAINED = ("contributors", "objects", "changes")  # of the evidence: what is asked of the events, and kept
+BEFORE = timedelta(hours=6)  # changes that came so long before the onset at most
 WHO = "billingwatch"  # in the incident log, where no person acted
 
 
 def evaluate(
-    conn: Connection, tenant: Tenant, at: datetime, plan: Plan, channels: Sequence[str], *, backlog: bool = False
-) -> list[int]:
-    """Judge the tenant as of `at` and commit; the ids of the alerts staged, to be enqueued afterwards.
+    conn: Connection, tenant: Tenant, at: datetime, plan: Plan, policy: Policy, *, backlog: bool = False
+) -> int:
+    """Judge the tenant as of `at` and commit; how many alerts were staged.
 
     Under the tenant's lock: of two workers the second sees what the first wrote, so nothing opens twice. `backlog`
     says that events wait in our own queue: absence means nothing then.
@@ -41,19 +44,19 @@ def evaluate(
     with conn.transaction():
         account = accounts.begin_evaluation(conn, tenant, at)
         if account is None:
-            return []
+            return 0
         stored = {incident.number: incident for incident in incidents.read_recent(conn, tenant, at)}
         before = msgspec.msgpack.decode(account.life, type=Life) if account.life else Life()
         settled = settle(before, _ended(before, stored), int(at.timestamp()))
         life, changes, scene = _judge(conn, account, at, plan, settled, backlog)
         if life != before or account.life is None:
             accounts.write_life(conn, tenant, msgspec.msgpack.encode(life))
-        staged: list[int] = []
+        staged = 0
         for number in sorted(_concerned(life, changes)):
             here = [change for change in changes if change.part.incident == number]
             known = stored.get(number)
             incident, reason = tell(known, life.parts(number), here, int(at.timestamp()), scene)
-            staged += _write(conn, known, incident, reason, at, channels)
+            staged += _write(conn, known, incident, reason, at, policy, ZoneInfo(plan.calendar.zone))
         if not staged:
             accounts.not_urgent(conn)  # nobody was told: what a crash undoes is judged again
         return staged
@@ -100,25 +103,25 @@ def _write(
     incident: Incident,
     reason: Reason | None,
     at: datetime,
-    channels: Sequence[str],
-) -> list[int]:
-    """Write the incident as it is and stage what is told of it; the staged alerts' ids."""
+    policy: Policy,
+    zone: tzinfo,
+) -> int:
+    """Write the incident as it is and stage what is told of it; how many alerts."""
     if reason in ("first", "worse"):
         incident = _explained(conn, incident)
-    elif before is not None and "contributors" in before.evidence:
-        kept = {"contributors": before.evidence["contributors"]}
+    elif before is not None:
+        kept = {name: before.evidence[name] for name in EXPLAINED if name in before.evidence}
         incident = msgspec.structs.replace(incident, evidence=incident.evidence | kept)
     if before is None:
         id_ = incidents.open_incident(conn, incident)
         if id_ is None:
-            return []
+            return 0
         incident = msgspec.structs.replace(incident, id=id_)
     elif not incidents.update(conn, incident, before.state):
-        return []  # a person resolved it meanwhile
+        return 0  # a person resolved it meanwhile
     if reason is None:
-        return []
+        return 0
     incidents.log(conn, incident.id, at, before.state if before else None, incident.state, reason, WHO)
-    message = compose(incident, reason, at, told=before.told if before else None)
     log.info(
         "incident",
         reason=reason,
@@ -128,10 +131,7 @@ def _write(
         livemode=incident.tenant.livemode,
         severity=incident.severity,
     )
-    return [
-        outbox.stage(conn, incident.id, each.channel, reason, each.reason, message.title, message.body, at)
-        for each in route(incident, reason, channels)
-    ]
+    return stage(conn, incident, reason, at, policy, zone, told=before.told if before else None)
 
 
 def _explained(conn: Connection, incident: Incident) -> Incident:
@@ -140,8 +140,12 @@ def _explained(conn: Connection, incident: Incident) -> Incident:
     start, end = first["window"]
     seen = evidence.read_window(conn, incident.tenant, incident.metric, utc(start), utc(end))
     found = contributors(seen, rate=first["expected"] / first["out_of"] if first["out_of"] else 0.0)
+    onset = incident.first_breach_at
+    explained = {
+        "contributors": [msgspec.to_builtins(each) for each in found],
+        "objects": evidence.objects(seen),
+        "changes": evidence.read_changes(conn, incident.tenant, onset - BEFORE, onset),
+    }
     return msgspec.structs.replace(
-        incident,
-        customers=max(incident.customers, customers(seen)),
-        evidence=incident.evidence | {"contributors": [msgspec.to_builtins(each) for each in found]},
+        incident, customers=max(incident.customers, customers(seen)), evidence=incident.evidence | explained
     )

@@ -1,34 +1,30 @@
 """The functions that RQ calls, by the names in `billingwatch.queues`. Each may run twice."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
 
 import msgspec
-import psycopg
 import structlog
-from psycopg import Connection
 from rq import get_current_job
 from rq.job import Job
 
 from billingwatch import queues
 from billingwatch.model import Tenant
 from billingwatch.queues import ALERTS, EVALUATE, EVENTS, RETRIES, Received
-from billingwatch.store.connection import RefusedError, StoreAwayError, away, refused
+from billingwatch.store import outbox
+from notify.send import load
 from worker.company import company
-from worker.deliver import deliver as deliver_alert
+from worker.deliver import drain
+from worker.lanes import Lanes
 from worker.evaluate import evaluate as evaluate_tenant
 from worker.learn import learn as learn_tenant
-from worker.process import PATIENCE, Process, current
+from worker.process import Process, current
 from worker.record import record as record_batch
 from worker.record import record_each
 
 log = structlog.get_logger(__name__)
 
-T = TypeVar("T")
 BEHIND = timedelta(minutes=1)  # that our own queue may be, before absence means nothing
-DEADLOCKED = "40P01"
-TRIES = 5  # of a transaction that Postgres sacrificed to another
 
 
 def record(batch: Sequence[object]) -> None:
@@ -41,11 +37,11 @@ def record(batch: Sequence[object]) -> None:
     filters = process.plans.filters
     own = [msgspec.convert(each, Received) for each in batch]
     if _tried_before(get_current_job()):
-        recorded = _with_store(process, lambda conn: record_each(conn, own, datetime.now(UTC), filters))
+        recorded = process.store(lambda conn: record_each(conn, own, datetime.now(UTC), filters))
     else:
         with company(process.queue(EVENTS), len(own)) as others:
             received = [*own, *others]
-            recorded = _with_store(process, lambda conn: record_batch(conn, received, datetime.now(UTC), filters))
+            recorded = process.store(lambda conn: record_batch(conn, received, datetime.now(UTC), filters))
     log.info("recorded", new=recorded.new, seen=recorded.seen, refused=recorded.refused)
     evaluate_queue = process.queue(EVALUATE)
     for tenant in recorded.tenants:
@@ -64,12 +60,11 @@ def evaluate(account: str, livemode: bool) -> None:
     waiting = queues.oldest_waiting(process.queue(EVENTS))
     now = datetime.now(UTC)
     at = min(filter(None, (now, waiting)))
-    plan, channels = process.plans.of(account, livemode), process.rules.route.channels
+    plan, policy = process.plans.of(account, livemode), process.policy
     behind = now - at > BEHIND
-    staged = _with_store(process, lambda conn: evaluate_tenant(conn, tenant, at, plan, channels, backlog=behind))
-    alerts = process.queue(ALERTS)
-    for alert in staged:
-        queues.enqueue_delivery(alerts, alert)
+    if process.store(lambda conn: evaluate_tenant(conn, tenant, at, plan, policy, backlog=behind)):
+        for channel in process.store(lambda conn: outbox.due_channels(conn, now)):
+            queues.enqueue_sending(process.queue(ALERTS), channel)
 
 
 def learn(account: str, livemode: bool) -> None:
@@ -78,32 +73,37 @@ def learn(account: str, livemode: bool) -> None:
     tenant = Tenant(account, livemode)
     queues.begin_lesson(process.redis, tenant)
     plan = process.plans.of(account, livemode)
-    if _with_store(process, lambda conn: learn_tenant(conn, tenant, datetime.now(UTC), plan)):
+    if process.store(lambda conn: learn_tenant(conn, tenant, datetime.now(UTC), plan)):
         log.info("learned", account=account, livemode=livemode)
         queues.enqueue_evaluation(process.queue(EVALUATE), tenant)
 
 
-def deliver(alert: int) -> None:
-    """Send one alert of the outbox, if it is due."""
+def send(channel: str) -> None:
+    """Send what is due for one channel, beside the jobs where the process has lanes: a hanging one holds up no other."""
     process = current()
-    _with_store(process, lambda conn: deliver_alert(conn, alert, process.rules.channels, datetime.now(UTC)))
+    queues.begin_sending(process.redis, channel)
+    if process.lanes is None:
+        drain(process, channel)
+    else:
+        process.lanes.start(channel)
 
 
-def _with_store(process: Process, work: Callable[[Connection], T]) -> T:
-    """Do `work` on the connection. Where Postgres went away, wait for it once.
+def deliver(alert: int) -> None:
+    """The job of the release before: send what is due for the alert's channel."""
+    channel = current().store(lambda conn: outbox.channel_of(conn, alert))
+    if channel is not None:
+        send(channel)
 
-    Raises StoreAwayError or RefusedError, without the row's contents that Postgres quotes.
-    """
-    for attempt in range(TRIES):
+
+def send_in_lanes(process: Process) -> None:
+    """Have the process send each channel's messages in a thread with a connection of its own."""
+    load()  # Apprise takes a second to import; the first alert shall not wait for it
+
+    def work(channel: str) -> None:
+        own = process.twin(f"{process.name} {channel}")
         try:
-            return work(process.conn())
-        except (psycopg.Error, StoreAwayError) as error:
-            process.drop()
-            if isinstance(error, psycopg.Error) and refused(error):
-                raise RefusedError(type(error).__name__) from None
-            reason = error if isinstance(error, StoreAwayError) else away(error)
-            if attempt and DEADLOCKED not in str(reason):
-                raise reason from None
-            log.warning("store_error", error=str(reason))
-            process.wait(PATIENCE.total_seconds())
-    raise StoreAwayError(f"deadlocked {TRIES} times")
+            drain(own, channel)
+        finally:
+            own.drop()
+
+    process.lanes = Lanes(work)

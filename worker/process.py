@@ -1,7 +1,9 @@
 """What one worker process holds between jobs: its Postgres connection, its Redis, its rules."""
 
 import time
+from collections.abc import Callable
 from datetime import timedelta
+from typing import TypeVar
 
 import psycopg
 import structlog
@@ -12,24 +14,52 @@ from redis import Redis
 from billingwatch.queues import Queue
 from billingwatch.rules import Rules
 from billingwatch.settings import Stores
-from billingwatch.store.connection import StoreAwayError, away, connect
+from billingwatch.store.connection import RefusedError, StoreAwayError, away, connect, refused
 from detectors.registry import Plans
+from notify.policy import Policy
+from worker.lanes import Lanes
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
+DEADLOCKED = "40P01"
+TRIES = 5  # of a transaction that Postgres sacrificed to another
 PATIENCE = timedelta(seconds=15)  # how long a job waits for Postgres to come back; below every job's time limit
 
 
-class Process:
-    """A worker's belongings. Jobs get it from `current()`, since RQ calls them with nothing but ids and bytes."""
+DEFAULT = Policy()
 
-    def __init__(self, stores: Stores, redis: Redis, rules: Rules, plans: Plans, name: str) -> None:
+
+class Process:
+    """A worker's belongings. Jobs get it from `current()`, since RQ calls them with nothing but ids and bytes.
+
+    `base_url` is the console's public address. With `lanes` messages are sent beside the jobs, else within them.
+    """
+
+    def __init__(
+        self,
+        stores: Stores,
+        redis: Redis,
+        rules: Rules,
+        plans: Plans,
+        name: str,
+        policy: Policy = DEFAULT,
+        base_url: str = "",
+    ) -> None:
         self.stores = stores
         self.redis = redis
         self.rules = rules
         self.plans = plans
+        self.policy = policy
+        self.base_url = base_url
         self.name = name
+        self.lanes: Lanes | None = None
         self._conn: Connection | None = None
+
+    def twin(self, name: str) -> "Process":
+        """The same with a connection of its own, for a thread beside this one."""
+        return Process(self.stores, self.redis, self.rules, self.plans, name, self.policy, self.base_url)
 
     def queue(self, name: str) -> Queue:
         return Queue(name, connection=self.redis)
@@ -47,6 +77,25 @@ class Process:
         if self._conn is not None:
             self._conn.close()
             self._conn = None
+
+    def store(self, work: Callable[[Connection], T]) -> T:
+        """Do `work` on the connection. Where Postgres went away, wait for it once.
+
+        Raises StoreAwayError or RefusedError, without the row's contents that Postgres quotes.
+        """
+        for attempt in range(TRIES):
+            try:
+                return work(self.conn())
+            except (psycopg.Error, StoreAwayError) as error:
+                self.drop()
+                if isinstance(error, psycopg.Error) and refused(error):
+                    raise RefusedError(type(error).__name__) from None
+                reason = error if isinstance(error, StoreAwayError) else away(error)
+                if attempt and DEADLOCKED not in str(reason):
+                    raise reason from None
+                log.warning("store_error", error=str(reason))
+                self.wait(PATIENCE.total_seconds())
+        raise StoreAwayError(f"deadlocked {TRIES} times")
 
     def check(self) -> None:
         """Ask Postgres for an answer. Raises StoreAwayError."""

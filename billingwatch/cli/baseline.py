@@ -100,7 +100,7 @@ def baseline(account: str, line: str | None, at: datetime, test_mode: bool, as_j
     It tells what was learnt last night. An evaluation moves it by how the last day has been running besides.
     """
     begin()
-    _, plans = load_rules()
+    plans = load_rules().plans
     tenant = Tenant(account, not test_mode)
     plan = plans.of(account, tenant.livemode)
     with open_store() as conn:

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import click
 from psycopg import Connection
@@ -17,6 +18,8 @@ from billingwatch.store.connection import StoreAwayError, connect
 from billingwatch.supervisor import die_with_parent
 from detectors.registry import Plans
 from detectors.registry import configure as configure_detectors
+from notify.policy import Policy
+from notify.policy import configure as configure_policy
 
 
 def begin() -> None:
@@ -25,15 +28,24 @@ def begin() -> None:
     die_with_parent()
 
 
-def load_rules() -> tuple[Rules, Plans]:
-    """The rules, and what is judged by them. Raises ConfigurationError with every mistake of both."""
+class Configuration(NamedTuple):
+    """What stands in the TOML file: whom to tell by which address, what is judged, and what is told when."""
+
+    rules: Rules
+    plans: Plans
+    policy: Policy
+
+
+def load_rules() -> Configuration:
+    """The file's rules, plans and policy. Raises ConfigurationError with every mistake of them all."""
     problems: list[Problem] = []
     rules = find_rules(os.environ, problems)
     plans, wrong = configure_detectors(rules.sections)
-    problems += [rules.file.mistake(key, fault) for key, fault in wrong.items()]
+    policy, more = configure_policy(rules.alerting, rules.members)
+    problems += [rules.file.mistake(key, fault) for key, fault in (wrong | more).items()]
     if problems:
         raise ConfigurationError(problems)
-    return rules, plans
+    return Configuration(rules, plans, policy)
 
 
 def connect_redis(url: str) -> Redis:

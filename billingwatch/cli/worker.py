@@ -6,7 +6,7 @@ import click
 
 from billingwatch.cli.start import begin, connect_redis, load_rules
 from billingwatch.queues import ALERTS, QUEUES
-from billingwatch.settings import read_stores
+from billingwatch.settings import read_base_url, read_stores
 from billingwatch.supervisor import Command, Supervisor, stop_on_signals
 
 
@@ -25,19 +25,21 @@ def worker(queue: str, processes: int, in_process: bool) -> None:
     """
     begin()
     stores = read_stores(os.environ)
-    rules, plans = load_rules()
+    rules, plans, policy = load_rules()
+    base_url = read_base_url(os.environ)
     if in_process and queue != "all":
+        from worker.jobs import send_in_lanes
         from worker.process import Process, start
         from worker.runner import run
 
-        if queue == ALERTS:
-            from notify.send import load
-
-            load()  # Apprise takes a second to import; the first alert shall not wait for it
         redis = connect_redis(stores.redis_url)
-        process = Process(stores, redis, rules, plans, name=f"worker {queue}")
+        process = Process(stores, redis, rules, plans, f"worker {queue}", policy, base_url)
         start(process)
+        if queue == ALERTS:
+            send_in_lanes(process)
         run(process.queue(queue), process)
+        if process.lanes:
+            process.lanes.close()
         return
     Supervisor(commands([*QUEUES] if queue == "all" else [queue], processes), os.environ).run(stop_on_signals())
 

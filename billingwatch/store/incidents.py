@@ -1,6 +1,6 @@
 """Incidents and their log. A partial unique index allows one open incident a (tenant, detector, scope)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -9,7 +9,7 @@ from psycopg import Connection
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from billingwatch.model import Incident, Money, State, Tenant
+from billingwatch.model import OWN, Incident, Money, State, Tenant
 
 _FIELDS = (
     "detector, metric, scope, state, severity, opened_at, first_breach_at, last_breach_at, clear_since, resolved_at, "
@@ -31,6 +31,31 @@ def read_recent(conn: Connection, tenant: Tenant, at: datetime) -> list[Incident
 def read_one(conn: Connection, incident: int) -> Incident | None:
     found = _read(conn, "id = %s", (incident,))
     return found[0] if found else None
+
+
+def read_some(conn: Connection, ids: Iterable[int]) -> list[Incident]:
+    """These incidents, in the order of their ids."""
+    return _read(conn, "id = ANY(%s)", (list(ids),))
+
+
+def read_unanswered(conn: Connection) -> list[Incident]:
+    """Those that nobody has acknowledged."""
+    return _read(conn, "state = 'open'", ())
+
+
+def lock(conn: Connection, incident: int) -> Incident | None:
+    """The incident, which nobody else changes until the transaction ends; None where it is acknowledged or over."""
+    found = _read(conn, "id = %s AND state = 'open'", (incident,), "FOR UPDATE")
+    return found[0] if found else None
+
+
+def read_causes(conn: Connection, incidents: Iterable[int], detectors: Iterable[str]) -> list[Incident]:
+    """What is not resolved of these detectors, of the accounts of these incidents and of BillingWatch itself."""
+    where = """
+        state <> 'resolved' AND detector = ANY(%s) AND (account, livemode) IN
+        (SELECT account, livemode FROM incidents WHERE id = ANY(%s) UNION SELECT %s::text, %s::bool)
+    """
+    return _read(conn, where, (list(detectors), list(incidents), OWN.account, OWN.livemode))
 
 
 def read_all(conn: Connection, *, unresolved: bool = False, limit: int = 100) -> list[Incident]:

@@ -1,16 +1,41 @@
-"""The outbox: one row is one message to one channel. A guarded UPDATE claims it, so many workers send it once."""
+"""The outbox: one row is one thing to be told about one incident to one channel. Guarded UPDATEs claim its rows, so any
+number of workers send each once.
+"""
 
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
+from msgspec import Struct
 from psycopg import Connection
-from psycopg.rows import dict_row
+from psycopg.rows import class_row, dict_row
+from psycopg.types.json import Jsonb
 
 from billingwatch.model import Alert, Reason
 
-# A sender that died between sending and marking: after this long another may send again, so an alert is told
-# at least once, and in this one window twice.
+# A sender that died between sending and marking: after this long another may send again, so an alert is told at least
+# once, and in this one window twice.
 CLAIM = timedelta(minutes=2)
+
+_FIELDS = "id, incident, channel, reason, route, staged_at, next_try, first_try, attempts, cause, content"
+
+
+class Row(Struct, frozen=True):
+    """What was staged of an incident for a channel: of which reason, when, when it was sent, and whether it may be yet."""
+
+    channel: str
+    reason: Reason
+    staged_at: datetime
+    sent_at: datetime | None
+    waiting: bool
+
+
+class Doubt(Struct, frozen=True):
+    """A message whose sender is gone: whether it arrived is unknown."""
+
+    delivery: int
+    alerts: tuple[Alert, ...]
 
 
 def stage(
@@ -19,86 +44,221 @@ def stage(
     channel: str,
     reason: Reason,
     route: str,
-    title: str,
-    body: str,
     at: datetime,
+    due: datetime,
+    *,
+    content: Mapping[str, Any] | None = None,
 ) -> int:
-    """Write a message that is to be sent; in the transaction that changed the incident. Its id."""
-    (id_,) = conn.execute(
+    """Write down what is to be told, in the transaction that changed the incident; from `due` on. Its id.
+
+    `content` is what is told where it is about no incident.
+    """
+    (row,) = conn.execute(
         """
-        INSERT INTO alerts (incident, channel, reason, route, title, body, staged_at, next_try)
-        VALUES (%s, %s, %s, %s, %s, %s, %s, %s) RETURNING id
+        INSERT INTO alerts (incident, channel, reason, route, staged_at, next_try, content)
+        VALUES (%s, %s, %s, %s, %s, %s, %s) RETURNING id
         """,
-        (incident, channel, reason, route, title, body, at, at),
-    ).fetchall()[0]
-    return int(id_)
+        (incident, channel, reason, route, at, due, None if content is None else Jsonb(content, _json)),
+    ).fetchall()
+    return int(row[0])
 
 
-def claim(conn: Connection, alert: int, now: datetime) -> Alert | None:
-    """Take the alert to send it; None where it is not due, sent, given up, or another worker's."""
-    row = conn.execute(
-        """
-        UPDATE alerts SET state = 'sending', claimed_at = %(now)s, attempts = attempts + 1
-        WHERE id = %(id)s AND ((state = 'staged' AND next_try <= %(now)s)
-                            OR (state = 'sending' AND claimed_at <= %(stale)s))
-        RETURNING id, incident, channel, reason, title, body, staged_at, attempts
-        """,
-        {"id": alert, "now": now, "stale": now - CLAIM},
-    ).fetchone()
-    if row is None:
-        return None
-    names = ("id", "incident", "channel", "reason", "title", "body", "staged_at", "attempts")
-    return Alert(**dict(zip(names, row, strict=True)))
-
-
-def mark_sent(conn: Connection, alert: Alert, now: datetime) -> bool:
-    return _finish(conn, alert, "sent", now, sent_at=now, error=None)
-
-
-def mark_retry(conn: Connection, alert: Alert, next_try: datetime, error: str) -> bool:
-    return _finish(conn, alert, "staged", next_try, sent_at=None, error=error)
-
-
-def mark_given_up(conn: Connection, alert: Alert, now: datetime, error: str) -> bool:
-    return _finish(conn, alert, "given_up", now, sent_at=None, error=error)
-
-
-def _finish(
-    conn: Connection, alert: Alert, state: str, next_try: datetime, *, sent_at: datetime | None, error: str | None
-) -> bool:
-    """Only the claim that is still ours may end; False where another worker has taken the alert over."""
-    return (
-        conn.execute(
-            """
-            UPDATE alerts SET state = %s, next_try = %s, sent_at = %s, error = %s
-            WHERE id = %s AND state = 'sending' AND attempts = %s
-            """,
-            (state, next_try, sent_at, error, alert.id, alert.attempts),
-        ).rowcount
-        == 1
-    )
-
-
-def due(conn: Connection, now: datetime, limit: int = 500) -> list[int]:
-    """Alerts to send now: staged ones whose time has come, and those whose sender died."""
+def due_channels(conn: Connection, now: datetime) -> list[str]:
+    """Channels for which something is due, or whose sender died."""
     rows = conn.execute(
         """
-        SELECT id FROM alerts WHERE (state = 'staged' AND next_try <= %s) OR (state = 'sending' AND claimed_at <= %s)
-        ORDER BY next_try LIMIT %s
+        SELECT DISTINCT channel FROM alerts
+        WHERE state IN ('staged', 'sending') AND next_try <= %s AND (state = 'staged' OR claimed_at <= %s) ORDER BY 1
         """,
-        (now, now - CLAIM, limit),
+        (now, now - CLAIM),
     )
-    return [id_ for (id_,) in rows]
+    return [channel for (channel,) in rows]
+
+
+def channel_of(conn: Connection, alert: int) -> str | None:
+    row = conn.execute("SELECT channel FROM alerts WHERE id = %s", (alert,)).fetchone()
+    return row[0] if row else None
+
+
+def lock(conn: Connection, channel: str) -> None:
+    """Let no one else decide about the channel until the transaction ends."""
+    conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 3))", (f"channel {channel}",))
+
+
+def waiting(conn: Connection, channel: str, now: datetime) -> list[Alert]:
+    """What is due for the channel, and with it all that waits about the same incidents, and what is new of the same
+    accounts; in the order of their staging.
+    """
+    return _read(
+        conn,
+        """
+        WITH due AS (SELECT incident FROM alerts
+                     WHERE channel = %(channel)s AND state = 'staged' AND next_try <= %(now)s),
+             accounts AS (SELECT DISTINCT account, livemode FROM incidents WHERE id IN (SELECT incident FROM due))
+        SELECT {fields} FROM alerts AS a
+        WHERE channel = %(channel)s AND state = 'staged'
+          AND (next_try <= %(now)s OR incident IN (SELECT incident FROM due)
+               OR (verdict = '' AND EXISTS (SELECT FROM incidents AS i JOIN accounts USING (account, livemode)
+                                            WHERE i.id = a.incident)))
+        ORDER BY id LIMIT 5000
+        """,
+        {"channel": channel, "now": now},
+        Alert,
+    )
+
+
+def doubt(conn: Connection, channel: str, now: datetime) -> Doubt | None:
+    """The oldest message whose sender is gone; what an older release left on its way is staged again."""
+    conn.execute(
+        """
+        UPDATE alerts SET state = 'staged', next_try = %(now)s
+        WHERE channel = %(channel)s AND state = 'sending' AND delivery IS NULL AND claimed_at <= %(stale)s
+        """,
+        {"channel": channel, "now": now, "stale": now - CLAIM},
+    )
+    found = _read(
+        conn,
+        """
+        SELECT {fields}, delivery FROM alerts AS a
+        WHERE delivery = (SELECT min(delivery) FROM alerts
+                          WHERE channel = %(channel)s AND state = 'sending' AND claimed_at <= %(stale)s)
+          AND state = 'sending'
+        ORDER BY id
+        """,
+        {"channel": channel, "stale": now - CLAIM},
+        _InDoubt,
+    )
+    return Doubt(found[0].delivery, tuple(found)) if found else None
+
+
+def told(conn: Connection, channel: str, incidents: Iterable[int]) -> dict[int, datetime]:
+    """When the channel last heard of each of these incidents."""
+    rows = conn.execute(
+        """
+        SELECT incident, max(sent_at) FROM alerts
+        WHERE incident = ANY(%s) AND channel = %s AND state = 'sent' GROUP BY incident
+        """,
+        (list(incidents), channel),
+    )
+    return dict(rows.fetchall())
+
+
+def channels_of(conn: Connection, incident: int) -> list[str]:
+    """The channels that heard of the incident, or were to."""
+    rows = conn.execute("SELECT channel FROM alerts WHERE incident = %s GROUP BY channel ORDER BY min(id)", (incident,))
+    return [channel for (channel,) in rows]
+
+
+def attached(conn: Connection, channel: str, causes: Iterable[int]) -> dict[int, list[int]]:
+    """The incidents that are held back for the channel, by the one that explains them."""
+    rows = conn.execute(
+        """
+        SELECT cause, array_agg(DISTINCT incident) FROM alerts
+        WHERE channel = %s AND state = 'staged' AND cause = ANY(%s) GROUP BY cause
+        """,
+        (channel, list(causes)),
+    )
+    return dict(rows.fetchall())
+
+
+def hold(conn: Connection, alerts: Iterable[Alert], until: datetime, why: str, cause: int | None = None) -> None:
+    """Not now."""
+    conn.execute(
+        "UPDATE alerts SET next_try = %s, verdict = %s, cause = %s WHERE id = ANY(%s) AND state = 'staged'",
+        (until, f"held: {why}", cause, [each.id for each in alerts]),
+    )
+
+
+def drop(conn: Connection, alerts: Iterable[Alert], why: str) -> None:
+    """Never."""
+    conn.execute(
+        "UPDATE alerts SET state = 'dropped', verdict = %s WHERE id = ANY(%s) AND state = 'staged'",
+        (f"dropped: {why}", [each.id for each in alerts]),
+    )
+
+
+def claim(conn: Connection, alerts: Sequence[Alert], delivery: int, why: str, now: datetime) -> bool:
+    """Take these to send them as one message; False, and nothing is to be sent, where any is another worker's."""
+    changed = conn.execute(
+        """
+        UPDATE alerts SET state = 'sending', claimed_at = %(now)s, attempts = attempts + 1, delivery = %(delivery)s,
+                          verdict = %(why)s, cause = NULL, first_try = coalesce(first_try, %(now)s)
+        WHERE id = ANY(%(ids)s) AND (state = 'staged' OR (state = 'sending' AND claimed_at <= %(stale)s))
+        """,
+        {
+            "now": now,
+            "delivery": delivery,
+            "why": why,
+            "ids": [each.id for each in alerts],
+            "stale": now - CLAIM,
+        },
+    )
+    return changed.rowcount == len(alerts)
+
+
+def sent(conn: Connection, delivery: int, now: datetime) -> int:
+    """The message arrived; of how many alerts. Only a claim that is still this delivery's may end."""
+    return _finish(conn, delivery, "state = 'sent', sent_at = %s, error = NULL", (now,))
+
+
+def again(conn: Connection, delivery: int, next_try: datetime, error: str) -> int:
+    """It did not, and is to be tried again."""
+    return _finish(conn, delivery, "state = 'staged', next_try = %s, error = %s", (next_try, error))
+
+
+def give_up(conn: Connection, delivery: int, error: str) -> int:
+    """It never will."""
+    return _finish(conn, delivery, "state = 'given_up', error = %s", (error,))
+
+
+def _finish(conn: Connection, delivery: int, change: str, values: tuple[object, ...]) -> int:
+    # `change` is a constant of this module
+    return conn.execute(
+        f"UPDATE alerts SET {change} WHERE delivery = %s AND state = 'sending'", (*values, delivery)
+    ).rowcount
+
+
+def rows_of(conn: Connection, incidents: Iterable[int]) -> dict[int, list[Row]]:
+    """What was staged of each of these incidents, in order."""
+    rows = conn.execute(
+        """
+        SELECT incident, channel, reason, staged_at, sent_at, state IN ('staged', 'sending') FROM alerts
+        WHERE incident = ANY(%s) ORDER BY id
+        """,
+        (list(incidents),),
+    )
+    found: dict[int, list[Row]] = {}
+    for incident, *row in rows:
+        found.setdefault(incident, []).append(Row(*row))
+    return found
 
 
 def read_for(conn: Connection, incident: int) -> list[dict[str, Any]]:
-    """The incident's messages, oldest first."""
+    """What was staged about the incident, oldest first."""
     with conn.cursor(row_factory=dict_row) as cursor:
         cursor.execute(
             """
-            SELECT id, channel, reason, route, title, state, attempts, staged_at, next_try, sent_at, error
+            SELECT id, channel, reason, route, verdict, cause, state, attempts, staged_at, next_try, sent_at, error,
+                   delivery
             FROM alerts WHERE incident = %s ORDER BY id
             """,
             (incident,),
         )
         return cursor.fetchall()
+
+
+class _InDoubt(Alert, frozen=True, kw_only=True):
+    delivery: int
+
+
+A = TypeVar("A", bound=Alert)
+
+
+def _read(conn: Connection, query: str, values: Mapping[str, object], shape: type[A]) -> list[A]:
+    with conn.cursor(row_factory=class_row(shape)) as cursor:
+        cursor.execute(query.format(fields=", ".join(f"a.{name}" for name in _FIELDS.split(", "))), values)
+        return cursor.fetchall()
+
+
+def _json(value: object) -> bytes:
+    return msgspec.json.encode(value)

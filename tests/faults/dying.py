@@ -56,7 +56,7 @@ class Dying(Runner):
 
 def main(moment: str, number: signal.Signals) -> None:
     stores = read_stores(os.environ)
-    process = Process(stores, connect_redis(stores.redis_url), *load_rules(), name="worker events")
+    process = Process(stores, connect_redis(stores.redis_url), *load_rules()[:2], name="worker events")
     start(process)
     runner = Dying(process.queue(EVENTS), process)
     runner.moment, runner.number = moment, number

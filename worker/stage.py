@@ -1,0 +1,37 @@
+"""Write down what is to be told of an incident, to whom and from when on, in the transaction that changed it."""
+
+from datetime import UTC, datetime, tzinfo
+
+from psycopg import Connection
+
+from billingwatch.model import Incident, Reason
+from billingwatch.store import outbox
+from notify.policy import Policy
+from notify.route import Routed, labels, route
+
+
+def stage(
+    conn: Connection,
+    incident: Incident,
+    reason: Reason,
+    at: datetime,
+    policy: Policy,
+    zone: tzinfo = UTC,
+    *,
+    told: float | None = None,
+    apart: str = "",
+) -> int:
+    """One row of the outbox a channel of its routes; how many. `told` is the observed value that was told last, where
+    any was; `apart` a channel that is not told.
+
+    That it is over is told to whoever was told of it, also where its severity went another way since.
+    """
+    routed = {each.channel: each for each in route(labels(incident), policy.routes, at, zone) if each.channel != apart}
+    if reason == "resolved":
+        for channel in outbox.channels_of(conn, incident.id):
+            routed.setdefault(channel, Routed(channel, "told of it before", policy.default))
+    content = None if told is None else {"told": told}
+    for each in routed.values():
+        due = at + each.route.group_wait if reason == "first" else at
+        outbox.stage(conn, incident.id, each.channel, reason, each.reason, at, due, content=content)
+    return len(routed)
