@@ -75,7 +75,7 @@ def described(incident: Incident) -> dict[str, Any]:
 def _events(tellings: Sequence[Telling], message: Message, at: datetime, id: str, base: str) -> dict[str, Any]:
     """One incident is an event of its own; several are one with a list of such events."""
     words = {"title": message.title, "text": message.text}
-    events = [
+    events: list[dict[str, Any]] = [
         {
             "type": f"incident.{EVENTS[telling.reason]}",
             "timestamp": _iso(at),

@@ -1,27 +1,34 @@
-"""Deliver one message to one channel URL through Apprise, and say what became of it.
+"""Deliver one message to one channel, and say what became of it.
 
-The only module that imports apprise, and it does so late: the first delivery pays about a second.
-Refuses redirects, Apprise's own retries (the outbox is the only retry engine) and services that act on this
-machine. Every text it returns is free of the URL's secrets.
+The only module that imports apprise, and it does so late: the first delivery pays about a second. http(s):// goes to
+`notify.webhook`, unless the address is one that Apprise knows as its own (https://hooks.slack.com/…) and no secret is
+given. Refuses redirects, Apprise's own retries (the outbox is the only retry engine) and services that act on this
+machine. Unlike a webhook's, the addresses of Apprise's services are not judged: the operator writes them, and ntfy,
+Mattermost or a mail server often are in the own network. Every text it returns is free of the URL's secrets.
 """
 
 import difflib
+import html
 import logging
+import os
 import re
 import sys
 import threading
 import warnings
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable
 from functools import cache
-from http.client import responses
 from typing import Any, TextIO
-from urllib.parse import unquote_plus
+from uuid import uuid4
 
-from msgspec import Struct
+from billingwatch.model import Channel
+from notify import webhook
+from notify.cause import MASKED, SCHEMA, Delivery, Heard, cause
+from notify.telling import Message
+
+__all__ = ["CONSOLE", "Delivery", "load", "mask", "problem", "send"]
 
 CONSOLE = "console://"
-MASKED = "****"
 
 # They act on this machine instead of telling a person elsewhere, and some of them on a desktop that a server has not.
 LOCAL = {
@@ -45,100 +52,112 @@ _SERVED = (
 )
 SERVERS = frozenset({*_SERVED, *(f"{schema}s" for schema in _SERVED)})
 
-PERMANENT_HTTP = frozenset({400, 401, 403, 404, 410})
-# Wrong login, unknown mailbox (RFC 5321, RFC 4954): trying again changes nothing.
-PERMANENT_SMTP = frozenset({530, 534, 535, 550, 551, 553})
+# They carry any form, and a program reads it.
+PLAIN = frozenset({"amqp", "amqps", "apprise", "apprises", "form", "forms", "json", "jsons", "xml", "xmls"})
 
 # They write URLs and headers, credentials included, at debug level, and urllib3 some at warning.
 _CHATTY = ("apprise", "urllib3", "requests_oauthlib", "oauthlib")
 
-_SCHEMA = re.compile(r"\s*([a-z0-9]{1,32})://", re.IGNORECASE)  # as Apprise reads it
 _SERVER = re.compile(r"(?:[a-z0-9.-]+|\[[0-9a-f:]+\])(?::\d{1,5})?", re.IGNORECASE)
-_STATUS = re.compile(r"\berror(?:=| code: )([1-5]\d\d)\b", re.IGNORECASE)
-_SMTP = re.compile(r"was refused: (\d{3}) |Exception: .*?\((\d{3}), b['\"]", re.IGNORECASE)
-_RAISED = re.compile(r"\bException: ")
-_NETWORK = (
-    (re.compile(r"timed? ?out", re.IGNORECASE), "timed out"),
-    (re.compile(r"connection refused", re.IGNORECASE), "connection refused"),
-    (re.compile(r"name or service|nodename|getaddrinfo|resolution|NameResolution|no address", re.I), "unknown host"),
-    (re.compile(r"unreachable|no route", re.IGNORECASE), "host unreachable"),
-    (re.compile(r"certificate", re.IGNORECASE), "certificate not trusted"),
-    (re.compile(r"\bssl\b|SSLError|tls", re.IGNORECASE), "TLS failed"),
-    (re.compile(r"reset|aborted|RemoteDisconnected|broken pipe|unexpectedly closed", re.I), "connection broken"),
-)
-
-# Whatever of these stands in a log line is struck out, be it in our URL or not.
-_ADDRESS = re.compile(r"\w+://\S+|[^\s@<>\"']+@[^\s@<>\"']+")
-_TOKEN = re.compile(r"(?=\S*\d)(?=\S*[^\W\d])[\w./+=-]{8,}|[\w+=-]{20,}")
-_SPLITS = tuple(re.compile(pattern) for pattern in (r"[/?#&=@:,;\s]+", r"[/?#&=@\s]+", r"[/?#&@\s]+", r"[/?#]+"))
+# What a service says that does not take the picture, or too large a one; the words alone it may take.
+_PICTURE = re.compile(r"HTTP (?:400|413|415|422)\b|attachment", re.IGNORECASE)
+_MARKUP = re.compile(r"([\\`*_\[\]<>#~|])")
 
 LINES = 50  # log lines kept of a delivery, newest last
 LINE_LENGTH = 2000  # characters
-ERROR_LENGTH = 160  # characters
-
-
-class Delivery(Struct, frozen=True):
-    """What became of one delivery. `permanent`: trying again is of no use. `error` is masked, "" when ok."""
-
-    ok: bool
-    permanent: bool = False
-    error: str = ""
+LINGERING = 3  # threads that a channel's hanging service may hold
+PICTURE = "chart.png"
 
 
 class Unusable(Exception):
     """The channel's URL cannot be used; the message says why, and holds nothing of the URL."""
 
 
-class Heard(Struct, frozen=True):
-    """One line that Apprise logged during a delivery."""
-
-    level: int
-    text: str
+_hanging: dict[str, list[threading.Thread]] = defaultdict(list)  # by channel URL, past their time limit
+_lock = threading.Lock()
+_plain = threading.local()  # .text: the plain part of the e-mail that this thread sends
 
 
 def send(
-    url: str,
-    title: str,
-    body: str,
-    timeout: float = 20,
+    channel: Channel,
+    message: Message,
     *,
+    timeout: float = 20,
     allow_local: bool = False,
     stdout: TextIO | None = None,
+    picture: bytes | None = None,
+    payload: bytes | None = None,
+    id: str = "",
 ) -> Delivery:
-    """Deliver a plain-text message to `url`; never raises on account of the channel.
+    """Deliver `message` in the richest form that the channel takes; never raises on account of the channel.
 
     `timeout` in seconds holds for the whole delivery: past it the attempt counts as failed, though its thread may
     still end well, so a message can arrive twice. A URL with several recipients is one delivery: when one of them
-    fails, all are tried again. `console://` writes to `stdout`, the process's own unless given.
+    fails, all are tried again. What is longer than a service takes is shortened, unless the URL's overflow= says else.
+
+    `picture` (PNG) goes along where attachments are taken, out of memory (Linux only); a service that refuses it is
+    sent the words alone. `payload` is the JSON for a webhook, a bare notice unless given, and `id` its message id, the
+    same for every try. `console://` writes to `stdout`, the process's own unless given.
     """
+    url = channel.url
     if _schema(url) == "console":
-        return _print(title, body, stdout or sys.stdout)
+        return _print(message, stdout or sys.stdout)
+    if _is_webhook(channel, allow_local):
+        _hush()
+        fault = webhook.problem(channel)
+        if fault is not None:
+            return Delivery(ok=False, permanent=True, error=fault)
+        key = id or f"msg_{uuid4().hex}"
+        body = webhook.notice(channel.format, message, key) if payload is None else payload
+        return _within(timeout, url, webhook.NAME, lambda: webhook.post(channel, body, key, timeout))
     try:
         service = _open(url, allow_local)
     except Unusable as reason:
         return Delivery(ok=False, permanent=True, error=str(reason))
     service.redirects = False  # also where the URL asks for them
     service.socket_connect_timeout = service.socket_read_timeout = timeout / 2  # seconds; Apprise's own are 4
-
-    outcome: list[Delivery] = []
     name = str(service.service_name)
-    thread = threading.Thread(
-        target=lambda: outcome.append(_notify(service, name, url, title, body)), name="notify", daemon=True
-    )
+    return _within(timeout, url, name, lambda: _notify(service, name, url, message, picture))
+
+
+def _within(timeout: float, url: str, name: str, work: Callable[[], Delivery]) -> Delivery:
+    """What `work` came to in a thread of its own, which is left behind when it takes longer; a few at most."""
+    with _lock:
+        _hanging[url] = [thread for thread in _hanging[url] if thread.is_alive()]
+        if not _hanging[url]:
+            del _hanging[url]
+        elif len(_hanging[url]) >= LINGERING:
+            return Delivery(ok=False, error=f"{name}: {LINGERING} earlier sends still hang")
+    outcome: list[Delivery] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except Exception as fault:  # noqa: BLE001 - a service may raise anything, and its text may hold secrets
+            outcome.append(Delivery(ok=False, error=f"{name}: {type(fault).__name__}"))
+
+    thread = threading.Thread(target=run, name="notify", daemon=True)
     thread.start()
     thread.join(timeout)
     if outcome:
         return outcome[0]
-    fault = f"timed out after {timeout:g} s" if thread.is_alive() else "ended without an answer"
-    return Delivery(ok=False, error=f"{name}: {fault}")
+    with _lock:
+        _hanging[url].append(thread)
+    return Delivery(ok=False, error=f"{name}: timed out after {timeout:g} s")
 
 
-def problem(url: str, allow_local: bool = False) -> str | None:
-    """What is wrong with a channel's URL, without sending anything and without repeating it; None if nothing is."""
-    if _schema(url) == "console":
+def problem(channel: Channel | str, allow_local: bool = False) -> str | None:
+    """What is wrong with a channel, without sending anything and without repeating its URL; None if nothing is.
+
+    A string is a channel of that URL and nothing else; a webhook so misses its secret.
+    """
+    channel = Channel(channel) if isinstance(channel, str) else channel
+    if _schema(channel.url) == "console":
         return None
+    if _is_webhook(channel, allow_local):
+        return webhook.problem(channel)
     try:
-        _open(url, allow_local)
+        _open(channel.url, allow_local)
     except Unusable as reason:
         return str(reason)
     return None
@@ -168,10 +187,7 @@ def load() -> Any:
 
     A worker that forks for each job calls it before it forks. The libraries' logs are kept to ourselves from then on.
     """
-    for name in _CHATTY:
-        logger = logging.getLogger(name)
-        logger.propagate = False
-        logger.addHandler(logging.NullHandler())  # else Python prints warnings to stderr
+    _hush()
     import apprise
 
     untyped: Any = apprise  # its types are half there
@@ -180,11 +196,46 @@ def load() -> Any:
         # Its mail service imports imghdr for its PGP library, deprecated until Python 3.13 dropped it.
         warnings.filterwarnings("ignore", "'imghdr' is deprecated", DeprecationWarning)
         untyped.NotificationManager().load_modules()
+    _use_our_plain_part(untyped)
     return untyped
 
 
+def _use_our_plain_part(apprise: Any) -> None:
+    """Apprise makes the plain part of an e-mail out of its HTML; ours is better, and there is no other way in."""
+    import apprise.plugins.email.base as untyped
+
+    mail: Any = untyped
+    convert, formats = mail.convert_between, (apprise.NotifyFormat.HTML, apprise.NotifyFormat.TEXT)
+
+    def converted(source: Any, wanted: Any, body: str) -> Any:
+        text = getattr(_plain, "text", "")
+        return text if text and (source, wanted) == formats else convert(source, wanted, body)
+
+    mail.convert_between = converted
+
+
+@cache
+def _hush() -> None:
+    for name in _CHATTY:
+        logger = logging.getLogger(name)
+        logger.propagate = False
+        logger.addHandler(logging.NullHandler())  # else Python prints warnings to stderr
+
+
+def _is_webhook(channel: Channel, allow_local: bool) -> bool:
+    if _schema(channel.url) not in {"http", "https"}:
+        return False
+    if channel.secret:
+        return True
+    try:
+        _open(channel.url, allow_local)
+    except Unusable:
+        return True
+    return False
+
+
 def _schema(url: str) -> str:
-    found = _SCHEMA.match(url)
+    found = SCHEMA.match(url)
     return found[1].lower() if found else ""
 
 
@@ -231,29 +282,87 @@ def _refuse_local(schemas: Iterable[str], allow_local: bool) -> None:
 def _unopened(schema: str, services: Any) -> str:
     if schema in services:
         return f"not a complete {services[schema].service_name} URL"
-    if schema in ("http", "https"):
-        return "not an address of a service that Apprise knows; json:// or jsons:// posts JSON to any address"
     near = difflib.get_close_matches(schema, services.schemas(), 1)
     return "unknown schema" + (f"; is {near[0]}:// meant?" if near else "")
 
 
-def _notify(service: Any, name: str, url: str, title: str, body: str) -> Delivery:
+def _notify(service: Any, name: str, url: str, message: Message, picture: bytes | None) -> Delivery:
     """Runs in its own thread, which also tells this delivery's log lines from those of others."""
-    apprise = load()
+    _plain.text = message.text
+    if not picture or not service.attachment_support or sys.platform != "linux":
+        return _attempt(service, name, url, message, None)
+    # Some services read an attachment from a path. This one has one, and is not on disk.
+    file = os.memfd_create(PICTURE)
+    try:
+        os.write(file, picture)
+        attachment = _attachments().AttachFile(f"/proc/self/fd/{file}", name=PICTURE, mimetype="image/png")
+        delivery = _attempt(service, name, url, message, attachment)
+    finally:
+        os.close(file)
+    if not delivery.ok and _PICTURE.search(delivery.error):
+        return _attempt(service, name, url, message, None)
+    return delivery
+
+
+def _attachments() -> Any:
+    import apprise.attachment.file as untyped
+
+    return untyped
+
+
+def _attempt(service: Any, name: str, url: str, message: Message, attachment: Any) -> Delivery:
     ear = _Ear()
     logger = logging.getLogger("apprise")
     logger.disabled = False  # a later logging.config disables loggers that it does not know
     logger.addHandler(ear)
+    title, body, form = _form(service, message)
     try:
         # Not through Apprise.notify(): that adds retries, and threads which hold up the end of the process.
-        done = bool(service.notify(title=title, body=body, body_format=apprise.NotifyFormat.TEXT))
-    except Exception as fault:  # noqa: BLE001 - a service may raise anything, and its text may hold secrets
-        return Delivery(ok=False, error=f"{name}: {type(fault).__name__}")
+        done = bool(service.notify(title=title, body=body, body_format=form, attach=attachment))
     finally:
         logger.removeHandler(ear)
-    if done:
-        return Delivery(ok=True)
-    return cause(name, list(ear.lines), url)
+    return Delivery(ok=True) if done else cause(name, list(ear.lines), url)
+
+
+def _form(service: Any, message: Message) -> tuple[str, str, Any]:
+    """Title, body and Apprise's name of their form: the richest that the service renders and that fits.
+
+    Markdown first, which chats render best; services of e-mail take HTML only. A markup that is cut is broken, so
+    what is too long is sent as text, shortened at the end of a line.
+    """
+    apprise = load()
+    forms = apprise.NotifyFormat
+    known = {forms.MARKDOWN: message.markdown, forms.HTML: message.html, forms.TEXT: message.text or message.title}
+    order = [forms.MARKDOWN, forms.HTML, forms.TEXT]
+    if PLAIN.intersection(service.schemas()):
+        order = [forms.TEXT, forms.MARKDOWN, forms.HTML]
+    asked = "overflow_mode" in vars(service)  # by the URL
+    if not asked:
+        service.overflow_mode = apprise.OverflowMode.TRUNCATE
+    blended = service.title_maxlen <= 0  # the service has no titles: Apprise puts it above the body, as it is
+    room = service.body_maxlen - (len(message.title) + 16 if blended else 0)  # characters
+    for form in order:
+        # A service of one form says that one to whatever it is asked, and so does one whose URL has format=.
+        if service.resolve_format(form) != form or not known[form]:
+            continue
+        title = message.title
+        if blended and form == forms.HTML:
+            title = html.escape(title, quote=False)
+        if blended and form == forms.MARKDOWN:
+            title = _MARKUP.sub(r"\\\1", title)
+        if asked or len(known[form]) + len(title) - len(message.title) <= room:
+            return title, known[form], form
+    text = known[forms.TEXT]
+    return message.title, text if asked else _shortened(text, room), forms.TEXT
+
+
+def _shortened(text: str, room: int) -> str:
+    """`text` in at most `room` characters, whole lines where there are any."""
+    if len(text) <= room or room < 2:
+        return text
+    kept = text[: room - 1]
+    whole = kept.rpartition("\n")[0]
+    return f"{whole}\n…"[:room] if whole else f"{kept}…"
 
 
 class _Ear(logging.Handler):
@@ -274,51 +383,12 @@ class _Ear(logging.Handler):
         self.lines.append(Heard(record.levelno, text[:LINE_LENGTH]))
 
 
-def cause(name: str, lines: Sequence[Heard], url: str) -> Delivery:
-    """Why the service `name` failed, from what was logged: Apprise itself says only yes or no. Pure.
-
-    Debug lines hold URLs, headers and answers: of them only numbers and words of our own are taken.
-    """
-    told = [line.text for line in lines if line.level >= logging.WARNING]
-    raised = [line.text for line in lines if _RAISED.search(line.text)]
-    if codes := sorted({int(code) for text in told for code in _STATUS.findall(text)}):
-        words = ", ".join(_status(code) for code in codes)
-        return Delivery(ok=False, permanent=PERMANENT_HTTP.issuperset(codes), error=f"{name}: {words}")
-    if codes := sorted({int(one or two) for text in told + raised for one, two in _SMTP.findall(text)}):
-        words = ", ".join(f"SMTP {code}" for code in codes)
-        return Delivery(ok=False, permanent=PERMANENT_SMTP.issuperset(codes), error=f"{name}: {words}")
-    scrubbed = [_scrub(text, url) for text in raised]
-    for pattern, words in _NETWORK:
-        if any(pattern.search(text) for text in scrubbed):
-            return Delivery(ok=False, error=f"{name}: {words}")
-    last = _scrub(told[-1], url)[:ERROR_LENGTH] if told else "failed, no reason given"
-    return Delivery(ok=False, error=f"{name}: {last}")
-
-
-def _status(code: int) -> str:
-    note = " (redirects are not followed)" if 300 <= code < 400 else ""
-    return f"HTTP {code} {responses.get(code, '')}".rstrip() + note
-
-
-def _scrub(line: str, url: str) -> str:
-    """`line` without any part of `url`, addresses, and what looks like a token."""
-    for piece in _pieces(url):
-        line = re.sub(re.escape(piece), MASKED, line, flags=re.IGNORECASE)
-    line = _TOKEN.sub(MASKED, _ADDRESS.sub(MASKED, line))
-    return " ".join(line.split())
-
-
-def _pieces(url: str) -> list[str]:
-    """The parts of the URL, as written and decoded, longest first; those of one or two letters are no secrets."""
-    rest = _SCHEMA.sub("", url, count=1)
-    raw = {piece for split in _SPLITS for piece in split.split(rest)} | {rest}
-    return sorted({p for piece in raw for p in (piece, unquote_plus(piece)) if len(p) > 2}, key=lambda p: (-len(p), p))
-
-
-def _print(title: str, body: str, stdout: TextIO) -> Delivery:
+def _print(message: Message, stdout: TextIO) -> Delivery:
     """A block of its own between other lines, in one write, without control characters."""
     rule = "-" * 72
-    lines = ["".join(c if c.isprintable() else " " for c in line) for line in (title, *body.splitlines())]
+    lines = [
+        "".join(c if c.isprintable() else " " for c in line) for line in (message.title, *message.text.splitlines())
+    ]
     try:
         stdout.write("\n".join(["", rule, lines[0], "", *(f"  {line}" for line in lines[1:]), rule, ""]))
         stdout.flush()

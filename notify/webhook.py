@@ -26,9 +26,11 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, LocationParseError
 from urllib3.util import make_headers, parse_url
 
-from billingwatch.model import Channel
+from billingwatch.model import Channel, Format, utc
 from notify.cause import Delivery, lasts, status
 from notify.guard import refusal
+from notify.payload import payload
+from notify.telling import Message
 
 PREFIX = "whsec_"
 LEAST_KEY = 24  # bytes, as the specification asks
@@ -77,6 +79,11 @@ def sign(secret: str, id: str, timestamp: int, body: bytes) -> str:
     content = f"{id}.{timestamp}.".encode() + body
     signed = (hmac.new(key, content, hashlib.sha256).digest() for key in _keys(secret))
     return " ".join(f"v1,{base64.b64encode(each).decode()}" for each in signed)
+
+
+def notice(format: Format, message: Message, id: str) -> bytes:
+    """The JSON of a message about no incident, told now."""
+    return payload(format, (), message, utc(time.time()), id)
 
 
 def post(channel: Channel, body: bytes, id: str, timeout: float, resolve: Resolve = resolve) -> Delivery:
