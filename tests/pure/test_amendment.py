@@ -91,19 +91,13 @@ def as_sections(changes: tuple[Amendment, ...], part: float) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize(
-    ("planted", "changed"),
-    [
-        ("failed_payments@+4d12h,size=0.7,for=3h", ["failure_rate.least"]),
-        ("card_testing@+4d10h,size=3,for=1h", ["failure_rate.sensitivity"]),
-    ],
-)
-def test_with_the_change_the_same_events_are_told_no_more(planted: str, changed: list[str]) -> None:
+def test_with_the_change_the_same_events_are_told_no_more() -> None:
+    planted = "card_testing@+4d10h,size=3,for=1h"
     scenario = Scenario(seed=7, start=START, days=5, volume=120, incidents=(parse(planted),))
     events = [read_event(msgspec.json.encode(each)) for each in simulate(scenario)]
     stream = [Arrival(each, each.created + 2) for each in events]
     (incident,) = incidents(backtest(stream, PLANS))
     changes = amend(incident.evidence, PLANS.of("").judges)
-    assert [f"{each.detector}.{each.key}" for each in changes] == changed
+    assert [f"{each.detector}.{each.key}" for each in changes] == ["failure_rate.sensitivity"]
     assert told(stream, configure(as_sections(changes, 1.0))[0]) == []
     assert told(stream, configure(as_sections(changes, 0.4))[0]) == [incident.detector]
