@@ -61,7 +61,7 @@ _CHATTY = ("apprise", "urllib3", "requests_oauthlib", "oauthlib")
 _SERVER = re.compile(r"(?:[a-z0-9.-]+|\[[0-9a-f:]+\])(?::\d{1,5})?", re.IGNORECASE)
 # What a service says that does not take the picture, or too large a one; the words alone it may take.
 _PICTURE = re.compile(r"HTTP (?:400|413|415|422)\b|attachment", re.IGNORECASE)
-_MARKUP = re.compile(r"([\\`*_\[\]<>#~|])")
+_MARKUP = re.compile(r"((?<!\w)_|_(?!\w)|[\\`*\[\]<>#~|])")
 
 LINES = 50  # log lines kept of a delivery, newest last
 LINE_LENGTH = 2000  # characters
@@ -202,9 +202,7 @@ def load() -> Any:
 
 def _use_our_plain_part(apprise: Any) -> None:
     """Apprise makes the plain part of an e-mail out of its HTML; ours is better, and there is no other way in."""
-    import apprise.plugins.email.base as untyped
-
-    mail: Any = untyped
+    mail = apprise.plugins.email.base
     convert, formats = mail.convert_between, (apprise.NotifyFormat.HTML, apprise.NotifyFormat.TEXT)
 
     def converted(source: Any, wanted: Any, body: str) -> Any:
@@ -265,6 +263,10 @@ def _open(url: str, allow_local: bool) -> Any:
         storage_mode=apprise.PersistentStoreMode.MEMORY,  # nothing on disk
         pgp_autogen=False,
         pem_autogen=False,
+        # Its icons, which chats would fetch from its repository.
+        image_url_mask="",
+        image_url_logo="",
+        image_path_mask="",
     )
     service = apprise.Apprise.instantiate(url.strip(), asset=asset)
     if service is None:
@@ -295,19 +297,13 @@ def _notify(service: Any, name: str, url: str, message: Message, picture: bytes 
     file = os.memfd_create(PICTURE)
     try:
         os.write(file, picture)
-        attachment = _attachments().AttachFile(f"/proc/self/fd/{file}", name=PICTURE, mimetype="image/png")
+        attachment = load().attachment.file.AttachFile(f"/proc/self/fd/{file}", name=PICTURE, mimetype="image/png")
         delivery = _attempt(service, name, url, message, attachment)
     finally:
         os.close(file)
     if not delivery.ok and _PICTURE.search(delivery.error):
         return _attempt(service, name, url, message, None)
     return delivery
-
-
-def _attachments() -> Any:
-    import apprise.attachment.file as untyped
-
-    return untyped
 
 
 def _attempt(service: Any, name: str, url: str, message: Message, attachment: Any) -> Delivery:

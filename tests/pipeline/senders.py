@@ -4,25 +4,35 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import unquote_plus
 
 import pytest
 from aiosmtpd.controller import Controller
 
 
 class Moody(ThreadingHTTPServer):
-    """Answers by the path's last part: a status, `hang` (says nothing) or `drip` (a header that never ends)."""
+    """Answers by the path's last part.
+
+    A status (`?after=…` with that Retry-After, 3xx with a Location on this server), `hang` (says nothing), `drip`
+    (a header that never ends), `trickle` (200, and a body that never ends), `noise` (no HTTP).
+    """
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
-        self.seen: list[tuple[str, dict[str, Any]]] = []
+        self.seen: list[tuple[str, dict[str, Any]]] = []  # of JSON
+        self.posted: list[tuple[str, dict[str, str], bytes]] = []  # path, headers in lower case, body
         self.closing = threading.Event()
 
-    def url(self, path: str, schema: str = "json", login: str = "") -> str:
-        return f"{schema}://{login}127.0.0.1:{self.server_port}/{path}"
+    def url(self, path: str, schema: str = "json", login: str = "", host: str = "127.0.0.1") -> str:
+        return f"{schema}://{login}{host}:{self.server_port}/{path}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing: a client that does not trust the certificate has gone."""
 
 
 class Answer(BaseHTTPRequestHandler):
@@ -30,24 +40,34 @@ class Answer(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.seen.append((self.path, json.loads(body)))
-        what = self.path.partition("?")[0].rpartition("/")[2]
+        self.server.posted.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
+        with suppress(ValueError):
+            self.server.seen.append((self.path, json.loads(body)))
+        path, _, query = self.path.partition("?")
+        what = path.rpartition("/")[2]
         if what == "hang":
-            self.server.closing.wait(30)
+            self.server.closing.wait(60)
         elif what == "drip":
-            self.drip()
+            self.drip(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+        elif what == "trickle":
+            self.drip(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+        elif what == "noise":
+            self.wfile.write(b"220 mail.example ESMTP\r\n")
+            self.close_connection = True
         else:
-            self.send_response(int(what))
+            self.send_response(int(what) if what.isdigit() else 200)
             if what.startswith("3"):
                 self.send_header("Location", "/elsewhere/200")
+            if query.startswith("after="):
+                self.send_header("Retry-After", unquote_plus(query.removeprefix("after=")))
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-    do_GET = do_POST
+    do_GET = do_PUT = do_POST
 
-    def drip(self) -> None:
+    def drip(self, start: bytes) -> None:
         try:
-            self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+            self.wfile.write(start)
             while not self.server.closing.wait(0.02):
                 self.wfile.write(b"x")
         except OSError:
