@@ -26,7 +26,7 @@ from notify import webhook
 from notify.cause import MASKED, SCHEMA, Delivery, Heard, cause
 from notify.telling import Message
 
-__all__ = ["CONSOLE", "Delivery", "load", "mask", "problem", "send"]
+__all__ = ["CONSOLE", "Delivery", "load", "mask", "problem", "send", "takes_pictures"]
 
 CONSOLE = "console://"
 
@@ -163,6 +163,16 @@ def problem(channel: Channel | str, allow_local: bool = False) -> str | None:
     return None
 
 
+def takes_pictures(channel: Channel, allow_local: bool = False) -> bool:
+    """Whether a picture would go along: where it would not, none need be drawn."""
+    if sys.platform != "linux" or _schema(channel.url) == "console" or _is_webhook(channel, allow_local):
+        return False
+    try:
+        return bool(_open(channel.url, allow_local).attachment_support)
+    except Unusable:
+        return False
+
+
 def mask(url: str) -> str:
     """The URL as logs and pages may show it: its schema, and its server where that surely is no secret.
 
@@ -291,7 +301,7 @@ def _unopened(schema: str, services: Any) -> str:
 def _notify(service: Any, name: str, url: str, message: Message, picture: bytes | None) -> Delivery:
     """Runs in its own thread, which also tells this delivery's log lines from those of others."""
     _plain.text = message.text
-    if not picture or not service.attachment_support or sys.platform != "linux":
+    if not picture or not service.attachment_support or sys.platform != "linux":  # no other has files in memory
         return _attempt(service, name, url, message, None)
     # Some services read an attachment from a path. This one has one, and is not on disk.
     file = os.memfd_create(PICTURE)
