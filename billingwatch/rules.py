@@ -238,5 +238,6 @@ def _convert(value: object, shape: Any, key: str, file: File, problems: list[Pro
     try:
         return msgspec.convert(value, shape)
     except msgspec.ValidationError as error:
-        problems.append(file.mistake(key, str(error)))
+        # It quotes what it does not know, which may be an address.
+        problems.append(file.mistake(key, re.sub(r"'[^']*:[^']*'", "an address", str(error))))
         return None

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 DEFAULT_SOURCE = "default"
+DATA_DIR = "BILLINGWATCH_DATA_DIR"
+DEFAULT_DATA_DIR = ".billingwatch"
 SECRET = "STRIPE_WEBHOOK_SECRET"  # noqa: S105 - the variable's name
 _SOURCE_SECRET = re.compile(rf"{SECRET}_([A-Z0-9_]+)")
 _REDIS_SCHEMES = {"redis", "rediss", "unix"}
@@ -178,6 +180,16 @@ def read_base_url(env: Mapping[str, str]) -> str:
         reader.url("BILLINGWATCH_BASE_URL", {"http", "https"}, hint="https://billingwatch.example.com")
     reader.finish()
     return url.rstrip("/")
+
+
+def read_heartbeat_url(env: Mapping[str, str]) -> str:
+    """The address that is asked while all is well; "" where there is none. It holds a secret."""
+    reader = Environment(env)
+    url = reader.text("BILLINGWATCH_HEARTBEAT_URL")
+    if url:
+        reader.url("BILLINGWATCH_HEARTBEAT_URL", {"http", "https"}, hint="as https://hc-ping.com/UUID")
+    reader.finish()
+    return url
 
 
 def read_logs(env: Mapping[str, str]) -> Logs:

@@ -307,6 +307,6 @@ def _clock(value: Any) -> time:
 
 def _weekly(value: Any) -> tuple[int, time]:
     day, _, clock = value.partition(" ") if isinstance(value, str) else ("", "", "")
-    if day.lower() not in interval.DAYS:
+    if day.lower() not in interval.DAYS or not clock:
         raise ValueError(f"{_shown(value)} is no day with a time (as mon 08:00)")
     return interval.DAYS.index(day.lower()), _clock(clock)

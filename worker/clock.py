@@ -1,4 +1,7 @@
-"""The one clock: it enqueues what time alone makes due, and keeps the house in order. It judges and sends nothing."""
+"""The one clock: it enqueues what time alone makes due, looks after BillingWatch itself, and keeps the house in order.
+
+It judges no account and sends no message.
+"""
 
 import time
 from collections.abc import Callable
@@ -16,7 +19,12 @@ from billingwatch.rules import Rules
 from billingwatch.store import accounts, events, outbox, payers, rollups
 from billingwatch.store.connection import StoreAwayError, connect
 from detectors.registry import Plans
+from worker import digest, remind
+from worker.desk import Desk
+from worker.health import Health
+from worker.heartbeat import Heartbeat
 from worker.learn import due
+from worker.process import Process
 from worker.rescue import quarantine_failed, requeue_orphans
 
 log = structlog.get_logger(__name__)
@@ -28,7 +36,13 @@ CLAIMS_KEPT = timedelta(days=35)  # past Stripe's 30 days of replayable events
 PAYERS_KEPT = timedelta(days=2)  # a payment made twice is told within minutes, or comes late
 IMPATIENT = timedelta(seconds=1)  # news older than this that no evaluation saw is enqueued again
 
-TICK = 1.0  # seconds
+TICK = 0.25  # seconds; what is due is sent so much later at the most
+STAND_BY = 1.0
+DUE_EVERY = 1.0
+HEALTH_EVERY = 10.0
+REMIND_EVERY = 15.0
+DIGEST_EVERY = 30.0
+HEARTBEAT_EVERY = 60.0
 EVALUATE_EVERY = 60.0
 RESCUE_EVERY = 30.0
 ORPHANS_EVERY = 300.0
@@ -95,13 +109,20 @@ def run_housekeeping(conn: Connection, rules: Rules, now: datetime) -> None:
 class Clock:
     """Runs each round when its time has come. A failing round is logged and comes again; the others go on."""
 
-    def __init__(self, redis: Redis, rules: Rules, plans: Plans, evaluate_every: float = EVALUATE_EVERY) -> None:
-        self.redis = redis
-        self._rounds: list[tuple[str, float, Callable[[Connection, datetime], None]]] = [
+    def __init__(self, process: Process, evaluate_every: float = EVALUATE_EVERY) -> None:
+        redis, rules, plans, desk = process.redis, process.rules, process.plans, Desk.of(process)
+        health = Health(redis, process.policy, process.folder)
+        heartbeat = Heartbeat(process.heartbeat_url)
+        self._rounds: list[tuple[str, float, Callable[[Connection, datetime], object]]] = [
             ("housekeeping", HOUSEKEEPING_EVERY, lambda conn, now: run_housekeeping(conn, rules, now)),
-            ("due", TICK, lambda conn, now: run_due(conn, redis, now)),
+            ("channels", TICK, lambda conn, now: run_channels(conn, redis, now)),
+            ("due", DUE_EVERY, lambda conn, now: run_due(conn, redis, now)),
             ("lessons", evaluate_every, lambda conn, now: run_lessons(conn, redis, plans, now)),
             ("evaluations", evaluate_every, lambda conn, now: run_evaluations(conn, redis, now)),
+            ("health", HEALTH_EVERY, health.run_once),
+            ("reminders", REMIND_EVERY, lambda conn, now: remind.run_once(conn, desk, now)),
+            ("digests", DIGEST_EVERY, lambda conn, now: digest.run_once(conn, desk, now)),
+            ("heartbeat", HEARTBEAT_EVERY, heartbeat.run_once),
             ("rescue", RESCUE_EVERY, lambda conn, now: run_rescue(conn, redis, now)),
             ("orphans", ORPHANS_EVERY, lambda conn, now: run_orphans(conn, redis, now)),
         ]
@@ -121,20 +142,12 @@ class Clock:
                 log.error("round_failed", round=name, error=type(error).__name__)
 
 
-def run(
-    database_url: str,
-    redis: Redis,
-    rules: Rules,
-    plans: Plans,
-    stop: Event,
-    *,
-    evaluate_every: float = EVALUATE_EVERY,
-) -> None:
+def run(process: Process, stop: Event, *, evaluate_every: float = EVALUATE_EVERY) -> None:
     """Tick until `stop` is set. Of several clocks one ticks; when it dies another takes over within seconds."""
-    clock = Clock(redis, rules, plans, evaluate_every)
+    clock = Clock(process, evaluate_every)
     while not stop.is_set():
         try:
-            conn = connect(database_url, "clock")
+            conn = connect(process.stores.database_url, process.name)
         except StoreAwayError as error:
             log.warning("store_away", error=str(error))
             stop.wait(2)
@@ -156,4 +169,4 @@ def _lead(conn: Connection, clock: Clock, stop: Event) -> None:
                 log.info("clock_leads")
         if leading:
             clock.run_once(conn, datetime.now(UTC), time.monotonic())
-        stop.wait(TICK)
+        stop.wait(TICK if leading else STAND_BY)

@@ -11,24 +11,24 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 from msgspec import Struct
+from notify.link import linker
 from psycopg import Connection
 
-from billingwatch.model import DRILL, OWN, Alert, Channel, Incident, Tenant
+from billingwatch.model import DRILL, OWN, Alert
 from billingwatch.store import deliveries, incidents, links, outbox, silences
 from billingwatch.store.deliveries import Kind
+from billingwatch.store.deliveries import Outcome as Ended
 from notify import digest
 from notify.breaker import Outcome, broken, opened
-from notify.decision import HOUR, Bundle, Pending, Scene, decide
-from notify.link import linker
+from notify.decision import HOUR, Hold, Pending, Scene, decide
 from notify.message import compose, sample, summarise
 from notify.payload import payload
 from notify.retry import delay
 from notify.route import Routed, labels, route
-from notify.send import Delivery, send
+from notify.send import Delivery, send, takes_pictures
 from notify.telling import Linker, Message, Telling
 from worker.desk import Desk
 from worker.health import end_own, raise_own
-from worker.picture import picture
 
 log = structlog.get_logger(__name__)
 
@@ -65,8 +65,8 @@ def drain(process: Process, name: str, clock: Callable[[], datetime] = lambda: d
         claimed = process.store(lambda conn: take(conn, name, desk, now))  # noqa: B023 - done before it changes
         if claimed is None:
             return tried
-        drawn = process.store(lambda conn: draw(conn, name, claimed, desk))  # noqa: B023
-        delivery = dispatch(name, claimed, desk, drawn)
+        hours = process.store(lambda conn: hours_of(conn, name, claimed, desk))  # noqa: B023
+        delivery = dispatch(name, claimed, desk, picture(claimed, hours))
         ended = clock()
         process.store(lambda conn: finish(conn, name, claimed, delivery, desk, ended))  # noqa: B023
         tried += 1
@@ -80,7 +80,9 @@ def take(conn: Connection, name: str, desk: Desk, now: datetime) -> Claimed | No
         if doubt:
             deliveries.end(conn, doubt.delivery, "unknown", "its sender was interrupted", now)
             kind, root = deliveries.root(conn, doubt.delivery)
-            return _claim(conn, name, kind, _pending(conn, name, doubt.alerts, desk, now), doubt.alerts, desk, now, root)
+            return _claim(
+                conn, name, kind, _pending(conn, name, doubt.alerts, desk, now), doubt.alerts, desk, now, root
+            )
         waiting = outbox.waiting(conn, name, now)
         if desk.channel(name) is None:
             outbox.drop(conn, waiting, UNCONFIGURED)
@@ -91,7 +93,7 @@ def take(conn: Connection, name: str, desk: Desk, now: datetime) -> Claimed | No
             return _claim(conn, name, kind_, [], [alone], desk, now)
         verdicts = decide(_pending(conn, name, waiting, desk, now), _scene(conn, name, waiting, desk, now))
         for pending, answer in verdicts.others:
-            if hasattr(answer, "until"):
+            if isinstance(answer, Hold):
                 outbox.hold(conn, pending.alerts, answer.until, answer.why, answer.cause)
             else:
                 outbox.drop(conn, pending.alerts, answer.why)
@@ -100,6 +102,23 @@ def take(conn: Connection, name: str, desk: Desk, now: datetime) -> Claimed | No
         bundle = verdicts.bundles[0]
         alerts = [alert for pending in bundle.pending for alert in pending.alerts]
         return _claim(conn, name, bundle.kind, bundle.pending, alerts, desk, now, why=bundle.why)
+
+
+def hours_of(conn: Connection, name: str, claimed: Claimed, desk: Desk) -> Hours | None:
+    """What a picture of the incident is drawn from; None where there is none, or the channel takes none."""
+    channel = desk.channel(name)
+    if channel is None or len(claimed.tellings) != 1 or not takes_pictures(channel):
+        return None
+    incident = claimed.tellings[0].incident
+    plan = desk.plans.of(incident.tenant.account, incident.tenant.livemode)
+    return None if incident.tenant == OWN else read_hours(conn, incident, plan, claimed.at)
+
+
+def picture(claimed: Claimed, hours: Hours | None) -> bytes | None:
+    """The PNG that goes with the message; None where it has none."""
+    if claimed.kind == "digest":
+        return digest_picture(digest.read(claimed.alerts[0].content or {}))
+    return draw(claimed.tellings[0].incident, hours) if hours else None
 
 
 def dispatch(name: str, claimed: Claimed, desk: Desk, picture: bytes | None = None) -> Delivery:
@@ -119,7 +138,7 @@ def finish(conn: Connection, name: str, claimed: Claimed, delivery: Delivery, de
     """
     told = {"delivery": claimed.delivery, "channel": name, "alerts": len(claimed.alerts), "kind": claimed.kind}
     with conn.transaction():
-        outcome = "sent" if delivery.ok else "refused" if delivery.permanent else "failed"
+        outcome: Ended = "sent" if delivery.ok else "refused" if delivery.permanent else "failed"
         deliveries.end(conn, claimed.delivery, outcome, delivery.error, now)
         if delivery.ok:
             outbox.sent(conn, claimed.delivery, now)

@@ -1,4 +1,4 @@
-"""What a worker goes by when it tells people: channels, policy, the accounts' zones, where links lead. Holds no state."""
+"""What a worker goes by when it tells people: channels, policy, the accounts' zones, where links lead."""
 
 from datetime import tzinfo
 from typing import Self

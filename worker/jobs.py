@@ -15,8 +15,8 @@ from billingwatch.store import outbox
 from notify.send import load
 from worker.company import company
 from worker.deliver import drain
-from worker.lanes import Lanes
 from worker.evaluate import evaluate as evaluate_tenant
+from worker.lanes import Lanes
 from worker.learn import learn as learn_tenant
 from worker.process import Process, current
 from worker.record import record as record_batch
@@ -79,7 +79,7 @@ def learn(account: str, livemode: bool) -> None:
 
 
 def send(channel: str) -> None:
-    """Send what is due for one channel, beside the jobs where the process has lanes: a hanging one holds up no other."""
+    """Send what is due for one channel; beside the jobs where the process has lanes, so that it holds up no other."""
     process = current()
     queues.begin_sending(process.redis, channel)
     if process.lanes is None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import psycopg
@@ -17,6 +18,7 @@ from billingwatch.settings import Stores
 from billingwatch.store.connection import RefusedError, StoreAwayError, away, connect, refused
 from detectors.registry import Plans
 from notify.policy import Policy
+from notify.template import SHIPPED, Templates
 from worker.lanes import Lanes
 
 log = structlog.get_logger(__name__)
@@ -34,7 +36,8 @@ DEFAULT = Policy()
 class Process:
     """A worker's belongings. Jobs get it from `current()`, since RQ calls them with nothing but ids and bytes.
 
-    `base_url` is the console's public address. With `lanes` messages are sent beside the jobs, else within them.
+    `base_url` is the console's public address, `folder` where embedded servers keep their data, `heartbeat_url` what is
+    asked while all is well. With `lanes` messages are sent beside the jobs, else within them.
     """
 
     def __init__(
@@ -46,6 +49,10 @@ class Process:
         name: str,
         policy: Policy = DEFAULT,
         base_url: str = "",
+        *,
+        templates: Templates = SHIPPED,
+        folder: Path | None = None,
+        heartbeat_url: str = "",
     ) -> None:
         self.stores = stores
         self.redis = redis
@@ -53,13 +60,25 @@ class Process:
         self.plans = plans
         self.policy = policy
         self.base_url = base_url
+        self.templates = templates
+        self.folder = folder
+        self.heartbeat_url = heartbeat_url
         self.name = name
         self.lanes: Lanes | None = None
         self._conn: Connection | None = None
 
     def twin(self, name: str) -> "Process":
         """The same with a connection of its own, for a thread beside this one."""
-        return Process(self.stores, self.redis, self.rules, self.plans, name, self.policy, self.base_url)
+        return Process(
+            self.stores,
+            self.redis,
+            self.rules,
+            self.plans,
+            name,
+            self.policy,
+            self.base_url,
+            templates=self.templates,
+        )
 
     def queue(self, name: str) -> Queue:
         return Queue(name, connection=self.redis)

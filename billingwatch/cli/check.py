@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,28 @@ from redis.exceptions import RedisError
 from rich.console import Console
 from rich.table import Table
 
+from billingwatch.cli.mark import MOMENT
 from billingwatch.cli.start import connect_redis, load_rules
+from billingwatch.cli.way import print_way
 from billingwatch.rules import DEFAULT_PATH, Mistake, Rules
-from billingwatch.settings import ConfigurationError, Problem, read_database, read_ingest, read_logs, read_redis
+from billingwatch.settings import (
+    ConfigurationError,
+    Problem,
+    read_base_url,
+    read_database,
+    read_heartbeat_url,
+    read_ingest,
+    read_logs,
+    read_redis,
+)
 from billingwatch.store.connection import StoreAwayError, connect
 from detectors.registry import SHIPPED, Plan, Plans, settings
 from detectors.setting import spelled
 from detectors.threshold import Threshold
+from notify.template import Templates
+
+NO_LINKS = "none: BILLINGWATCH_BASE_URL, the console's public address, is not set"
+NO_HEARTBEAT = "none: BILLINGWATCH_HEARTBEAT_URL is not set, so nobody hears of this machine's own death"
 
 
 class Finding(Struct, frozen=True, omit_defaults=True):
@@ -35,12 +51,21 @@ class Finding(Struct, frozen=True, omit_defaults=True):
 
 
 @click.command()
+@click.option("--route", "asked", metavar="LABEL=VALUE,…", help="Print the way of an alert with these labels, no more.")
+@click.option("--at", type=MOMENT, help="The instant at which --route is asked; now, where it is not said.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def check(as_json: bool) -> None:
+def check(asked: str | None, at: datetime | None, as_json: bool) -> None:
     """Check the environment, billingwatch.toml, every channel's address, Postgres and Redis; say what will be judged.
+
+    \b
+    billingwatch check --route severity=critical,account=acct_1
+    billingwatch check --route severity=low --at 2026-11-28T03:00
 
     Exit code 0 when all is well, 1 when a server does not answer or is not fit, 2 when the configuration is wrong.
     """
+    if asked is not None:
+        print_way(asked, at or datetime.now(UTC), as_json)
+        return
     rules, plans, findings = _rules()
     configuration = [*_environment(), *findings, *_channels(rules), *_api()]
     connections = list(_connections())
@@ -194,7 +219,7 @@ def _plain(value: Any) -> str:
 def _rules() -> tuple[Rules, Plans | None, list[Finding]]:
     path = os.environ.get("BILLINGWATCH_CONFIG") or DEFAULT_PATH
     try:
-        rules, plans = load_rules()
+        rules, plans, policy = load_rules()
     except ConfigurationError as error:
         return Rules(), None, [_fault("rules", problem) for problem in error.problems]
     where = path if Path(path).exists() else "defaults, no file"
@@ -203,7 +228,14 @@ def _rules() -> tuple[Rules, Plans | None, list[Finding]]:
         len(_built_in(plan)),
         len({name for each in plans.by_account.values() for name in _thresholds(each)}),
     )
-    return rules, plans, [Finding("rules", True, f"{where}; {built_in} detectors, {own} rules")]
+    routes = f"{len(policy.routes) - 1} routes and the default one"
+    found = [Finding("rules", True, f"{where}; {built_in} detectors, {own} rules; {routes}")]
+    if policy.templates:
+        faults = Templates(Path(policy.templates)).problems()
+        found += [Finding("templates", False, fault) for fault in faults] or [
+            Finding("templates", True, policy.templates)
+        ]
+    return rules, plans, found
 
 
 def _fault(what: str, problem: Problem) -> Finding:
@@ -216,6 +248,8 @@ def _environment() -> Iterator[Finding]:
     yield from _read("logs", lambda: read_logs(os.environ).level)
     placeholder = {"REDIS_URL": "redis://placeholder"}
     yield from _read("receiver", lambda: _sources(read_ingest({**placeholder, **os.environ}).sources))
+    yield from _read("links in alerts", lambda: read_base_url(os.environ) or NO_LINKS)
+    yield from _read("heartbeat", lambda: "on" if read_heartbeat_url(os.environ) else NO_HEARTBEAT)
 
 
 def _api() -> Iterator[Finding]:
@@ -234,9 +268,9 @@ def _channels(rules: Rules) -> Iterator[Finding]:
 
     if not rules.channels:
         yield Finding("channels", None, "none; alerts go to the alerts worker's output")
-    for name, url in rules.channels.items():
-        fault = problem(url)
-        yield Finding(f"channel {name}", fault is None, fault or mask(url))
+    for name, channel in rules.channels.items():
+        fault = problem(channel)
+        yield Finding(f"channel {name}", fault is None, fault or mask(channel.url))
 
 
 def _connections() -> Iterator[Finding]:

@@ -1,11 +1,12 @@
 """`billingwatch clock`: the one clock."""
 
 import os
+from pathlib import Path
 
 import click
 
 from billingwatch.cli.start import begin, connect_redis, load_rules
-from billingwatch.settings import read_stores
+from billingwatch.settings import DATA_DIR, DEFAULT_DATA_DIR, read_heartbeat_url, read_stores
 from billingwatch.supervisor import stop_on_signals
 
 
@@ -19,8 +20,19 @@ def clock(every: float) -> None:
     Several may run: one ticks, the others stand by and take over within seconds when it dies.
     """
     from worker.clock import run
+    from worker.process import Process
 
     begin()
     stores = read_stores(os.environ)
-    rules, plans = load_rules()
-    run(stores.database_url, connect_redis(stores.redis_url), rules, plans, stop_on_signals(), evaluate_every=every)
+    rules, plans, policy = load_rules()
+    process = Process(
+        stores,
+        connect_redis(stores.redis_url),
+        rules,
+        plans,
+        "clock",
+        policy,
+        folder=Path(os.environ.get(DATA_DIR) or DEFAULT_DATA_DIR),
+        heartbeat_url=read_heartbeat_url(os.environ),
+    )
+    run(process, stop_on_signals(), evaluate_every=every)

@@ -21,9 +21,10 @@ from billingwatch import demo as plot
 from billingwatch.cli.ingest import bind
 from billingwatch.cli.migrate import bring_up_to_date
 from billingwatch.cli.start import begin
-from billingwatch.cli.up import DATA_DIR, DEFAULT_DATA_DIR, commands, servers
+from billingwatch.cli.up import commands, servers
 from billingwatch.demo import Planting
 from billingwatch.replay import Sent, send
+from billingwatch.settings import DATA_DIR, DEFAULT_DATA_DIR
 from billingwatch.store.connection import connect
 from billingwatch.supervisor import Supervisor, stop_on_signals
 

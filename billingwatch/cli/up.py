@@ -15,13 +15,10 @@ from billingwatch.cli.migrate import bring_up_to_date
 from billingwatch.cli.start import begin, load_rules
 from billingwatch.cli.worker import commands as worker_commands
 from billingwatch.queues import ALERTS, EVALUATE, EVENTS
-from billingwatch.settings import Environment, read_ingest, read_stores
+from billingwatch.settings import DATA_DIR, DEFAULT_DATA_DIR, Environment, read_base_url, read_ingest, read_stores
 from billingwatch.supervisor import Command, Supervisor, stop_on_signals
 
 log = structlog.get_logger(__name__)
-
-DATA_DIR = "BILLINGWATCH_DATA_DIR"
-DEFAULT_DATA_DIR = ".billingwatch"
 
 
 @click.command()
@@ -47,6 +44,7 @@ def up(host: str, port: int | None, events_workers: int) -> None:
     # What is missing is told before anything starts.
     read_ingest({"REDIS_URL": "redis://placeholder", **os.environ})
     load_rules()
+    read_base_url(os.environ)
     folder = Path(os.environ.get(DATA_DIR) or DEFAULT_DATA_DIR)
     with servers(folder, os.environ) as environment:
         bring_up_to_date(environment)

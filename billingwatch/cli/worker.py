@@ -1,6 +1,7 @@
 """`billingwatch worker`: processes that work on one queue each, supervised."""
 
 import os
+from pathlib import Path
 
 import click
 
@@ -8,6 +9,7 @@ from billingwatch.cli.start import begin, connect_redis, load_rules
 from billingwatch.queues import ALERTS, QUEUES
 from billingwatch.settings import read_base_url, read_stores
 from billingwatch.supervisor import Command, Supervisor, stop_on_signals
+from notify.template import Templates
 
 
 @click.command()
@@ -33,7 +35,8 @@ def worker(queue: str, processes: int, in_process: bool) -> None:
         from worker.runner import run
 
         redis = connect_redis(stores.redis_url)
-        process = Process(stores, redis, rules, plans, f"worker {queue}", policy, base_url)
+        templates = Templates(Path(policy.templates) if policy.templates else None)
+        process = Process(stores, redis, rules, plans, f"worker {queue}", policy, base_url, templates=templates)
         start(process)
         if queue == ALERTS:
             send_in_lanes(process)

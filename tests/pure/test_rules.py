@@ -13,21 +13,34 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from billingwatch.cli import main
-from billingwatch.rules import Mistake, Route, Rules, parse_rules, read_rules
+from billingwatch.model import Channel
+from billingwatch.rules import Mistake, Rules, parse_rules, read_rules
 from billingwatch.settings import ConfigurationError, Problem
 from detectors.registry import DIALS, SHIPPED, configure, settings
 from detectors.rule import KEYS
 from detectors.setting import SENSITIVITIES
 from detectors.threshold import Threshold
+from notify.policy import configure as configure_policy
 
 TOML = "b.toml"
 EXAMPLE = Path(__file__).parents[2] / "billingwatch.example.toml"
 
 
 def parsed(text: str, **env: str) -> tuple[Rules, list[str]]:
+    """The rules, and every mistake of them and of the policy that stands in the same file."""
     problems: list[Problem] = []
     rules = parse_rules(text, env, TOML, problems)
+    _, wrong = configure_policy(rules.alerting, rules.members)
+    problems += [rules.file.mistake(key, fault) for key, fault in wrong.items()]
     return rules, [str(problem) for problem in problems]
+
+
+def route_of(rules: Rules) -> tuple[str, ...]:
+    return configure_policy(rules.alerting, rules.members)[0].default.channels
+
+
+def urls(rules: Rules) -> dict[str, str]:
+    return {name: channel.url for name, channel in rules.channels.items()}
 
 
 A, B = "json://a", "json://b"
@@ -68,22 +81,34 @@ def test_channels_and_the_route_to_them(
     text: str, env: dict[str, str], channels: dict[str, str], route: tuple[str, ...]
 ) -> None:
     rules, problems = parsed(text, **env)
-    assert (rules.channels, rules.route, problems) == (channels, Route(route), [])
+    assert (urls(rules), route_of(rules), problems) == (channels, route, [])
+
+
+def test_a_channel_may_say_more_than_its_address() -> None:
+    text = 'channels.hook = {url = "https://a/b", secret = "env:NEW env:OLD", format = "keep", budget = 5}'
+    rules, problems = parsed(text, NEW="whsec_bmV3", OLD="whsec_b2xk")
+    assert (rules.channels, problems) == (
+        {"hook": Channel("https://a/b", "whsec_bmV3 whsec_b2xk", "keep", budget=5)},
+        [],
+    )
 
 
 def test_a_channels_address_may_stand_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "chat").write_text("slack://a/b\n")
     rules, problems = parsed(f'channels.chat = "file:{tmp_path}/chat"')
-    assert (rules.channels, problems) == ({"chat": "slack://a/b"}, [])
+    assert (urls(rules), problems) == ({"chat": "slack://a/b"}, [])
 
 
 def test_the_environments_addresses_may_stand_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "urls").write_text("json://a\n")
     rules, problems = parsed("", BILLINGWATCH_APPRISE_URLS_FILE=str(tmp_path / "urls"))
-    assert (rules.channels, problems) == ({"default": A}, [])
+    assert (urls(rules), problems) == ({"default": A}, [])
 
 
-KNOWN = "known: channels, route, retention_days, sensitivity, time_zone, holidays, detectors, rules, accounts"
+KNOWN = (
+    "known: channels, retention_days, sensitivity, time_zone, holidays, detectors, rules, accounts, "
+    "alerts, route, routes, intervals, inhibit, digest"
+)
 
 
 @pytest.mark.parametrize(
@@ -94,10 +119,7 @@ KNOWN = "known: channels, route, retention_days, sensitivity, time_zone, holiday
         ("b = 1\na = 2", [f"b.toml:2: a: unknown key ({KNOWN})", f"b.toml:1: b: unknown key ({KNOWN})"]),
         (
             'route.channels = ["chat", "mail"]\nchannels.sms = "json://a"',
-            [
-                "b.toml:1: route.channels: no channel is named 'chat' (named: sms)",
-                "b.toml:1: route.channels: no channel is named 'mail' (named: sms)",
-            ],
+            ["b.toml:1: route.channels: no channel is named 'chat' or 'mail' (named: sms)"],
         ),
         ('route.channels = ["chat"]', ["b.toml:1: route.channels: no channel is named 'chat' (named: none)"]),
         (
@@ -122,10 +144,56 @@ KNOWN = "known: channels, route, retention_days, sensitivity, time_zone, holiday
             'channels.a-1 = "json://a"\nchannels.a = ["json://b", "json://c"]',
             ["b.toml:1: channels.a-1: names two channels (several addresses of NAME are NAME-1, NAME-2, …)"],
         ),
-        ("channels.chat = 5", ["b.toml:1: channels: Expected `str | array`, got `int` - at `$[...]`"]),
+        ("channels.chat = 5", ["b.toml:1: channels: Expected `str | object | array`, got `int` - at `$[...]`"]),
         ('channels = "json://a"', ["b.toml:1: channels: Expected `object`, got `str`"]),
-        ('route.to = ["a"]', ["b.toml:1: route: Object contains unknown field `to`"]),
-        ('route.channels = "chat"', ["b.toml:1: route: Expected `array`, got `str` - at `$.channels`"]),
+        (
+            'route.to = ["a"]',
+            [
+                "b.toml:1: route.to: unknown key (known: channels, escalate, escalate_after, group_interval, "
+                "group_wait, quiet, repeat_interval)"
+            ],
+        ),
+        ("route.channels = 5", ["b.toml:1: route.channels: is no list of channels' names"]),
+        (
+            'channels.x = "json://a"\n[[routes]]\nchannels = ["x"]\n[[routes]]\nseverity = "bad"\nchanels = ["x"]',
+            [
+                'b.toml:6: routes.2.chanels: unknown key (did you mean "channels"?)',
+                "b.toml:5: routes.2.severity: 'bad' is no severity (low, medium, high, critical, or as >=high)",
+                "b.toml:4: routes.2.channels: names no channel",
+            ],
+        ),
+        (
+            'alerts.group_wait = "soon"\nalerts.budget = 0\nalerts.quiet = "nights"',
+            [
+                "b.toml:3: alerts.quiet: 'nights' are no days (mon, tue, wed, thu, fri, sat, sun)",
+                "b.toml:1: alerts.group_wait: 'soon' is no span (as 30s, 5m, 4h or 1d)",
+                "b.toml:2: alerts.budget: 0 is no whole number from 1 to 10000",
+            ],
+        ),
+        (
+            '[intervals]\nnights = "22:00-22:00"\nhere = {times = "sat", zone = "Mars"}',
+            [
+                "b.toml:2: intervals.nights.times: '22:00-22:00' begin when they end; the whole day is 00:00-24:00",
+                "b.toml:3: intervals.here.zone: 'Mars' is no time zone (as Europe/Berlin)",
+            ],
+        ),
+        (
+            '[digest]\ndaily = "8"\nweekly = "fri"\nalways = 1',
+            [
+                "b.toml:2: digest.daily: '8' is no time of the day (as 08:00)",
+                "b.toml:3: digest.weekly: 'fri' is no day with a time (as mon 08:00)",
+                "b.toml:4: digest.always: is neither true nor false",
+            ],
+        ),
+        ("inhibit = 3", ["b.toml:1: inhibit: is no list of tables: write [[inhibit]]"]),
+        (
+            '[[inhibit]]\nby = "refund_spike"',
+            ["b.toml:1: inhibit.1: wants `by` and `of`, names of detectors or rules"],
+        ),
+        (
+            'channels.hook = {url = "https://a/b", sekret = "x"}',
+            ["b.toml:1: channels.hook: Object contains unknown field `sekret`"],
+        ),
         ('retention_days = "400"', ["b.toml:1: retention_days: Expected `int`, got `str`"]),
         ("retention_days = true", ["b.toml:1: retention_days: Expected `int`, got `bool`"]),
         ("retention_days = 30", ["b.toml:1: retention_days: 30 is too few (31 days at least: baselines need them)"]),
@@ -135,8 +203,8 @@ KNOWN = "known: channels, route, retention_days, sensitivity, time_zone, holiday
             [
                 f"b.toml:1: colour: unknown key ({KNOWN})",
                 "b.toml:4: channels.y: the variable Y is not set",
-                "b.toml:3: route.channels: no channel is named 'x' (named: y)",
                 "b.toml:2: retention_days: 1 is too few (31 days at least: baselines need them)",
+                "b.toml:3: route.channels: no channel is named 'x' (named: y)",
             ],
         ),
     ],
@@ -202,7 +270,7 @@ item = 2
         ("rules.many.window", 23),
         ("rules.many.factor", 23),
         ("rules.few.factor", 22),
-        ("list.item", 26),
+        ("list.1.item", 26),
         ("nothing.of.it", 0),
     ],
 )
@@ -261,6 +329,11 @@ SECRET = "9f3kq7zx2w"
             "channels.chat = {value} {value}",
             "channels.chat = {value}\n[channels\n",
             "channels.chat = {value}\nroute = 5",
+            "channels.hook = {{url = {value}, secret = {value}, format = {value}}}",
+            "alerts.group_wait = {value}\nalerts.quiet = {value}\nalerts.budget = {value}",
+            "[[routes]]\nchannels = {value}\nseverity = {value}\nduring = {value}",
+            "intervals.x = {{times = {value}, zone = {value}}}",
+            "digest = {{daily = {value}, weekly = {value}, channels = {value}}}",
         ]
     ),
     st.sampled_from(
@@ -319,7 +392,7 @@ def example() -> str:
 
 def test_the_example_as_it_stands_is_the_defaults() -> None:
     rules, problems = parsed(EXAMPLE.read_text())
-    assert (rules.channels, rules.route, rules.sections, problems) == ({}, Route(), {}, [])
+    assert (rules.channels, rules.alerting, rules.sections, problems) == ({}, {}, {}, [])
     assert rules.retention_days == Rules().retention_days
 
 
@@ -328,7 +401,9 @@ def test_the_example_taken_into_use_is_without_mistake_and_changes_no_detector()
     plans, wrong = configure(rules.sections)
     assert (problems, wrong) == ([], {})
     assert rules.retention_days == Rules().retention_days
-    assert rules.route.channels == tuple(rules.channels)
+    policy, _ = configure_policy(rules.alerting, rules.members)
+    assert set(policy.default.channels) <= set(rules.channels)
+    assert len(policy.routes) > 1
     shipped, taken = configure({})[0].of(""), plans.of("")
     assert {name: taken.detectors[name] for name in shipped.detectors} == shipped.detectors
     assert (taken.silence, taken.calendar) == (shipped.silence, shipped.calendar)
