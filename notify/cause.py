@@ -62,6 +62,10 @@ class Delivery(Struct, frozen=True):
     retry_after: float | None = None  # seconds that the service asks to be left alone; None where it asks nothing
 
 
+class Unusable(Exception):
+    """The channel cannot be used; the message says why, and holds nothing of its URL and secret."""
+
+
 class Heard(Struct, frozen=True):
     """One line that Apprise logged during a delivery."""
 

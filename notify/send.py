@@ -23,7 +23,7 @@ from uuid import uuid4
 
 from billingwatch.model import Channel
 from notify import webhook
-from notify.cause import MASKED, SCHEMA, Delivery, Heard, cause
+from notify.cause import MASKED, SCHEMA, Delivery, Heard, Unusable, cause
 from notify.telling import Message
 
 __all__ = ["CONSOLE", "Delivery", "load", "mask", "problem", "send", "takes_pictures"]
@@ -46,10 +46,7 @@ LOCAL = {
 
 # Schemas whose host is always a server's name. Elsewhere it may be a token (slack://) or a secret topic (ntfy://).
 # Each also with an s, for TLS.
-_SERVED = (
-    *("apprise", "form", "gotify", "hassio", "http", "irc", "json", "mailto", "mastodon", "mmost", "nctalk"),
-    *("rocket", "signal", "synology", "xml"),
-)
+_SERVED = "apprise form gotify hassio http irc json mailto mastodon mmost nctalk rocket signal synology xml".split()
 SERVERS = frozenset({*_SERVED, *(f"{schema}s" for schema in _SERVED)})
 
 # They carry any form, and a program reads it.
@@ -67,10 +64,6 @@ LINES = 50  # log lines kept of a delivery, newest last
 LINE_LENGTH = 2000  # characters
 LINGERING = 3  # threads that a channel's hanging service may hold
 PICTURE = "chart.png"
-
-
-class Unusable(Exception):
-    """The channel's URL cannot be used; the message says why, and holds nothing of the URL."""
 
 
 _hanging: dict[str, list[threading.Thread]] = defaultdict(list)  # by channel URL, past their time limit
@@ -199,6 +192,7 @@ def load() -> Any:
     """
     _hush()
     import apprise
+    import apprise.attachment.file
 
     untyped: Any = apprise  # its types are half there
     logging.getLogger("apprise").setLevel(logging.DEBUG)  # the cause of a failure is told there only
@@ -309,11 +303,13 @@ def _notify(service: Any, name: str, url: str, message: Message, picture: bytes 
         os.write(file, picture)
         attachment = load().attachment.file.AttachFile(f"/proc/self/fd/{file}", name=PICTURE, mimetype="image/png")
         delivery = _attempt(service, name, url, message, attachment)
+    except Exception:  # noqa: BLE001 - whatever stumbles over the picture is given the words alone
+        return _attempt(service, name, url, message, None)
     finally:
         os.close(file)
-    if not delivery.ok and _PICTURE.search(delivery.error):
-        return _attempt(service, name, url, message, None)
-    return delivery
+    if delivery.ok or not _PICTURE.search(delivery.error):
+        return delivery
+    return _attempt(service, name, url, message, None)
 
 
 def _attempt(service: Any, name: str, url: str, message: Message, attachment: Any) -> Delivery:

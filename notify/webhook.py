@@ -27,7 +27,7 @@ from urllib3.exceptions import HTTPError, LocationParseError
 from urllib3.util import make_headers, parse_url
 
 from billingwatch.model import Channel, Format, utc
-from notify.cause import Delivery, lasts, status
+from notify.cause import Delivery, Unusable, lasts, status
 from notify.guard import refusal
 from notify.payload import payload
 from notify.telling import Message
@@ -40,10 +40,6 @@ NAME = "webhook"
 LATE = "timed out"
 LONGEST_WAIT = 86_400.0  # seconds of a Retry-After that are believed
 Resolve = Callable[[str, int], Sequence[str]]  # a host's addresses
-
-
-class Unusable(Exception):
-    """The channel cannot be sent to; the message says why, and holds nothing of its URL and secret."""
 
 
 class _Target(Struct, frozen=True):
