@@ -12,6 +12,7 @@ from rich.console import Console
 from bench import (
     backtest,
     burst,
+    channels,
     day,
     detection,
     growth,
@@ -22,8 +23,10 @@ from bench import (
     memory,
     outage,
     receiver,
+    senders,
     shop,
     store,
+    storm,
     sustained,
 )
 from bench.report import Report, display, record
@@ -36,6 +39,8 @@ BENCHMARKS: dict[str, Callable[[bool], Report]] = {
     "burst": burst.run,
     "store": store.run,
     "latency": latency.run,
+    "storm": storm.run,
+    "channels": channels.run,
     "memory": memory.run,
     "growth": growth.run,
     "judge": judge.run,
@@ -45,6 +50,7 @@ BENCHMARKS: dict[str, Callable[[bool], Report]] = {
     "shop": shop.run,
     "outage": outage.run,
     "kills": kills.run,
+    "senders": senders.run,
 }
 
 

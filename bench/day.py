@@ -28,6 +28,7 @@ from detectors.forecast import HOUR
 from detectors.memory import Memory
 from detectors.registry import configure
 from detectors.tally import charges, claims, payments, tally
+from notify.policy import Policy
 from worker.evaluate import evaluate
 from worker.learn import learn
 from worker.record import record
@@ -198,7 +199,7 @@ def _minute(
         learn(conn, TENANT, utc(minute), PLAN)
     learnt = time.perf_counter()
     if today:
-        evaluate(conn, TENANT, utc(minute), PLAN, ())
+        evaluate(conn, TENANT, utc(minute), PLAN, Policy())
         costs.recorded.append(recorded - began)
         costs.learnt.append(learnt - recorded)
         costs.judged.append(time.perf_counter() - learnt)

@@ -18,6 +18,7 @@ from billingwatch.model import Tenant
 from billingwatch.queues import Received
 from billingwatch.store import events
 from detectors.registry import configure
+from notify.policy import Policy
 from worker.evaluate import evaluate
 from worker.record import record
 
@@ -138,5 +139,5 @@ def _measure(conn: Connection, bodies: Sequence[bytes]) -> tuple[float, float]:
     began = time.perf_counter()
     record(conn, batch, now)
     between = time.perf_counter()
-    evaluate(conn, _TENANT, now, _PLAN, ())
+    evaluate(conn, _TENANT, now, _PLAN, Policy())
     return between - began, time.perf_counter() - between

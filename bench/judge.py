@@ -21,6 +21,7 @@ from billingwatch.simulator.stream import Scenario, Stream
 from billingwatch.store import baselines, events
 from detectors.forecast import Forecast
 from detectors.registry import Plan, configure
+from notify.policy import Policy
 from worker.evaluate import evaluate
 from worker.learn import learn
 from worker.record import record
@@ -220,7 +221,7 @@ def _measure(conn: Connection, customer: Customer, plan: Plan) -> Costs:
         began = time.perf_counter()
         record(conn, batch, now)
         between = time.perf_counter()
-        evaluate(conn, tenant, now, plan, ())
+        evaluate(conn, tenant, now, plan, Policy())
         costs.stored.append((between - began) * 1000)
         costs.judged.append((time.perf_counter() - between) * 1000)
     return costs

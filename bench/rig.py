@@ -43,7 +43,7 @@ TIMED = {"track_commit_timestamp": "on"}
 class Rig:
     """A folder, its servers, and the processes that were started on them, by name."""
 
-    def __init__(self, folder: Path, database_url: str, redis_url: str, channel: str) -> None:
+    def __init__(self, folder: Path, database_url: str, redis_url: str, channel: str, config: str) -> None:
         self.folder = folder
         self.database_url = database_url
         self.redis_url = redis_url
@@ -57,7 +57,7 @@ class Rig:
             "REDIS_URL": redis_url,
             "DATABASE_URL": database_url,
             "STRIPE_WEBHOOK_SECRET": traffic.SECRET,
-            "BILLINGWATCH_CONFIG": "",
+            "BILLINGWATCH_CONFIG": str(_written(folder / "billingwatch.toml", config)) if config else "",
             "BILLINGWATCH_APPRISE_URLS": channel,
             "LOG_LEVEL": "warning",
         }
@@ -173,11 +173,16 @@ class Rig:
 
 @contextmanager
 def rig(
-    *, postgres: Mapping[str, str] | None = None, valkey: Mapping[str, str] | None = None, channel: str = ""
+    *,
+    postgres: Mapping[str, str] | None = None,
+    valkey: Mapping[str, str] | None = None,
+    channel: str = "",
+    config: str = "",
 ) -> Iterator[Rig]:
     """Servers with these settings, Postgres only where some are given (they may be empty), its schema the newest.
 
-    `channel` is the Apprise URL that alerts go to; without one they are written to the processes' log.
+    `channel` is the Apprise URL that alerts go to; without one they are written to the processes' log. `config` is what
+    the TOML file says.
     """
     folder = Path(tempfile.mkdtemp(prefix="billingwatch-bench-"))
     folder.chmod(0o755)  # root's Postgres runs as another user, who must be able to enter
@@ -185,7 +190,7 @@ def rig(
         database_url = "" if postgres is None else embedded.start_postgres(folder, postgres)
         if database_url:
             migrate(database_url)
-        started = Rig(folder, database_url, embedded.start_valkey(folder, valkey or {}), channel)
+        started = Rig(folder, database_url, embedded.start_valkey(folder, valkey or {}), channel, config)
         try:
             yield started
         finally:
@@ -194,6 +199,11 @@ def rig(
         embedded.stop_valkey(folder)
         embedded.stop_postgres(folder)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _written(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
 
 
 def number(conn: Connection, query: str, *arguments: object) -> int:

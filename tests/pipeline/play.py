@@ -11,11 +11,14 @@ from detectors.almanac import nights
 from detectors.calendar import Calendar
 from detectors.forecast import HOUR
 from detectors.registry import Plans
+from notify.policy import Policy
+from notify.route import Route
 from worker.evaluate import evaluate
 from worker.learn import learn
 from worker.record import record
 
 MINUTE = 60
+POLICY = Policy(routes=(Route(channels=("ops",)),))
 
 
 def play(
@@ -55,4 +58,4 @@ def _judge(
     if night:
         learn(conn, tenant, utc(minute), plans.of(tenant.account))
     if judged:
-        evaluate(conn, tenant, utc(minute), plans.of(tenant.account), ("ops",))
+        evaluate(conn, tenant, utc(minute), plans.of(tenant.account), POLICY)

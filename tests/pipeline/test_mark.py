@@ -13,11 +13,12 @@ from psycopg import Connection
 
 from billingwatch.cli.mark import read_moment
 from billingwatch.model import Bucket, Tenant
-from billingwatch.store import accounts, baselines, incidents, markers, rollups
+from billingwatch.store import accounts, audit, baselines, incidents, markers, rollups
 from billingwatch.store.accounts import Account
 from detectors import facts
 from detectors.almanac import Almanac
 from detectors.registry import configure
+from notify.policy import Policy
 from tests.factories import LIVE, NOON, TEST
 from tests.pipeline import command
 from tests.pipeline.command import isolate
@@ -198,7 +199,7 @@ def test_nothing_opens_in_an_expected_span_and_what_it_held_is_no_evidence_after
     failing(conn)
     if arguments:
         said(*arguments)
-    evaluate(conn, LIVE, NOON, PLAN, ())
+    evaluate(conn, LIVE, NOON, PLAN, Policy())
     assert [each.detector for each in incidents.read_all(conn)] == opened
 
 
@@ -207,7 +208,7 @@ def test_silence_opens_in_an_expected_span_all_the_same(conn: Connection) -> Non
     counted(conn, facts.ANY, facts.PEOPLE, hours)
     assert learn(conn, LIVE, NOON - HOUR, PLAN)
     said("sale", "--from", iso(NOON - 2 * DAY), "--until", iso(NOON + DAY))
-    evaluate(conn, LIVE, NOON, PLAN, ())
+    evaluate(conn, LIVE, NOON, PLAN, Policy())
     assert [each.detector for each in incidents.read_all(conn)] == ["webhook_silence"]
 
 
@@ -281,3 +282,11 @@ def test_old_account_is_not_learnt_from_its_beginning_every_night(conn: Connecti
     counted(conn, facts.REFUND, "", {NOON + 11 * HOUR: 2})
     assert learn(conn, LIVE, NOON + 12 * HOUR, PLAN)
     assert almanac(conn).since == since
+
+
+def test_each_marker_leaves_a_row_in_the_audit_when_it_comes_and_when_it_goes(conn: Connection) -> None:
+    marked = said("v2.31", "--who", "ada")
+    said("--remove", str(marked["id"]), "--who", "bob")
+    done = [(row["who"], row["act"], row["subject"], row["detail"][-5:]) for row in reversed(audit.read(conn))]
+    subject = f"marker {marked['id']}"
+    assert done == [("ada", "mark.add", subject, "v2.31"), ("bob", "mark.remove", subject, "v2.31")]

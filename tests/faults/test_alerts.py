@@ -1,0 +1,106 @@
+"""An alerts worker is killed in each window of a delivery: the alert arrives, twice at most, and then it says so."""
+
+import signal
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+
+from billingwatch import queues
+from billingwatch.model import Channel, Incident, Tenant
+from billingwatch.queues import ALERTS
+from billingwatch.rules import Rules
+from billingwatch.settings import Stores
+from billingwatch.store import incidents, outbox
+from notify.policy import Policy
+from notify.route import Route
+from tests.factories import incident as make
+from tests.faults import dying_sender
+from tests.faults.rig import PLANS, Rig
+from tests.pipeline.sink import Sink, listening
+from worker.deliver import drain
+from worker.process import Process
+
+CONFIG = """
+channels.ops = "{url}"
+alerts.group_wait = "0s"
+"""
+AGAIN = "This may have reached you already"
+
+
+@pytest.fixture
+def sink(rig: Rig) -> Iterator[Sink]:
+    with listening() as sink:
+        config = rig.folder / "billingwatch.toml"
+        config.write_text(CONFIG.format(url=sink.url))
+        rig.environment["BILLINGWATCH_CONFIG"] = str(config)
+        yield sink
+
+
+def stage(rig: Rig, number: int = 0) -> int:
+    """An incident, and that it is to be told."""
+    now = datetime.now(UTC)
+    told: Incident = make(tenant=Tenant(f"acct_{number}", True), opened_at=now, first_breach_at=now, last_breach_at=now)
+    with rig.connect() as conn:
+        id_ = incidents.open_incident(conn, told)
+        assert id_ is not None
+        outbox.stage(conn, id_, "ops", "first", "default route", now, now)
+    return id_
+
+
+def killed_at(rig: Rig, moment: str) -> None:
+    """A worker takes the channel's job, and dies."""
+    queues.begin_sending(rig.redis, "ops")
+    queues.enqueue_sending(rig.queue(ALERTS), "ops")
+    assert rig.start(moment, module="tests.faults.dying_sender").wait() == -signal.SIGKILL
+
+
+def pass_time(rig: Rig) -> None:
+    """Make the claims of the dead as old as they have to be before another may send."""
+    with rig.connect() as conn:
+        conn.execute("UPDATE alerts SET claimed_at = claimed_at - %s", (outbox.CLAIM,))
+
+
+def send_all(rig: Rig, sink: Sink) -> None:
+    """Another worker's work."""
+    rules = Rules(channels={"ops": Channel(sink.url)}, members={"ops": ("ops",)})
+    process = Process(
+        Stores(rig.database_url, rig.redis_url),
+        rig.redis,
+        rules,
+        PLANS,
+        "rig",
+        Policy(routes=(Route(channels=("ops",)),)),
+    )
+    drain(process, "ops")
+    process.drop()
+
+
+@pytest.mark.parametrize(
+    ("moment", "before", "after", "marked"),
+    [
+        (dying_sender.DECIDING, 0, 1, False),  # nothing was committed, so nothing is in doubt
+        (dying_sender.CLAIMED, 0, 1, True),  # it did not go out, which nobody can know
+        (dying_sender.SENT, 1, 2, True),
+        (dying_sender.MARKING, 1, 2, True),
+        (dying_sender.MARKED, 1, 1, False),
+    ],
+)
+def test_alert_of_a_killed_worker_arrives(
+    rig: Rig, sink: Sink, moment: str, before: int, after: int, marked: bool
+) -> None:
+    stage(rig)
+    killed_at(rig, moment)
+    assert len(sink.posted) == before
+    send_all(rig, sink)
+    assert len(sink.posted) == (before if moment not in (dying_sender.DECIDING,) else after)
+    pass_time(rig)
+    send_all(rig, sink)
+    pass_time(rig)
+    send_all(rig, sink)
+    assert len(sink.posted) == after
+    assert [AGAIN in message["message"] for message in sink.posted] == [False] * (after - marked) + [True] * marked
+    with rig.connect() as conn:
+        assert conn.execute("SELECT state FROM alerts").fetchall() == [("sent",)]
+        outcomes = conn.execute("SELECT outcome, repeats FROM deliveries ORDER BY id").fetchall()
+    assert outcomes == ([("unknown", None), ("sent", 1)] if marked else [("sent", None)])
