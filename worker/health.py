@@ -78,7 +78,7 @@ def look(conn: Connection, redis: Redis, folder: Path | None, now: datetime, bef
         quarantined_lately=known.lately,
         disk=disk_used(folder),
         database=known.database,
-        channels=_channels(conn, now),
+        channels=channel_vitals(conn, now),
         undelivered=(now - known.overdue_since).total_seconds() if known.overdue_since else 0.0,
     )
     try:
@@ -139,7 +139,7 @@ def disk_used(folder: Path | None) -> float | None:
     return used / (used + found.f_bavail)
 
 
-def _channels(conn: Connection, now: datetime) -> dict[str, ChannelVitals]:
+def channel_vitals(conn: Connection, now: datetime) -> dict[str, ChannelVitals]:
     """Of the channels that something was sent to lately."""
     found = {}
     for name, ended in store.deliveries(conn, now).items():

@@ -6,7 +6,6 @@ secret, and stands in no log.
 
 import logging
 import threading
-from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
 from urllib.parse import urlsplit, urlunsplit
@@ -17,12 +16,10 @@ from msgspec import Struct
 from psycopg import Connection
 
 from billingwatch.model import OWN, SEVERITIES
-from billingwatch.settings import Environment
 from billingwatch.store import incidents
 
 log = structlog.get_logger(__name__)
 
-VARIABLE = "BILLINGWATCH_HEARTBEAT_URL"
 LIMIT = 10.0  # seconds
 LINGERING = 3  # pings that a server may keep open by sending a byte now and then, which no limit ends
 GRAVE = SEVERITIES[SEVERITIES.index("high") :]
@@ -49,7 +46,11 @@ class Heartbeat:
         _hush()
 
     def run_once(self, conn: Connection, now: datetime) -> bool:
-        """Ping, that all is well or what is not; False where too many pings have not ended: that is a failed one."""
+        """Ping, that all is well or what is not; False where there is no address, and where too many pings have not
+        ended: then it is a failed one.
+        """
+        if not self._url:
+            return False
         trouble = grave(conn)
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         if len(self._threads) >= LINGERING:
@@ -85,7 +86,7 @@ class Heartbeat:
 
     def _failed(self, error: str) -> None:
         if not self.tally.error:
-            log.error("heartbeat_failed", why=error, hint=f"does {VARIABLE} name a check that exists?")
+            log.error("heartbeat_failed", why=error, hint="does BILLINGWATCH_HEARTBEAT_URL name a check that exists?")
         self.tally = Tally(self.tally.arrived, self.tally.failed + 1, error)
 
 
@@ -99,18 +100,6 @@ def failing(url: str) -> str:
     """The address that says that something is wrong: `…/fail`, before what the address asks."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/fail"))
-
-
-def read_heartbeat(env: Mapping[str, str]) -> Heartbeat | None:
-    """The heartbeat that the environment asks for, None where it asks for none. Raises ConfigurationError."""
-    reader = Environment(env)
-    url = reader.text(VARIABLE)
-    if url:
-        url = reader.url(VARIABLE, {"http", "https"}, hint="as https://hc-ping.com/…, or unset it")
-        if "@" in urlsplit(url).netloc or not urlsplit(url).hostname:
-            reader.add(VARIABLE, "has no host, or a name and password", "as https://hc-ping.com/…, or unset it")
-    reader.finish()
-    return Heartbeat(url) if url else None
 
 
 @cache

@@ -5,16 +5,14 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 from psycopg import Connection
 
 from billingwatch.model import OWN
-from billingwatch.settings import ConfigurationError
 from billingwatch.store import incidents
 from tests.factories import incident
-from worker.heartbeat import LIMIT, LINGERING, Heartbeat, failing, read_heartbeat
+from worker.heartbeat import LIMIT, LINGERING, Heartbeat, failing
 
 
 class Watcher(ThreadingHTTPServer):
@@ -171,17 +169,7 @@ def test_failure_has_an_address_beside_the_ping(url: str, expected: str) -> None
     assert failing(url) == expected
 
 
-def test_environment_says_where_and_may_keep_it_in_a_file(tmp_path: Path, watcher: Watcher) -> None:
-    assert read_heartbeat({}) is None
-    assert read_heartbeat({"BILLINGWATCH_HEARTBEAT_URL": watcher.url}) is not None
-    kept = tmp_path / "url"
-    kept.write_text(f"{watcher.url}\n")
-    assert read_heartbeat({"BILLINGWATCH_HEARTBEAT_URL_FILE": str(kept)}) is not None
-
-
-@pytest.mark.parametrize("url", ["ftp://x/s3cret", "s3cret", "https://", "https://ada:s3cret@x.org/"])
-def test_wrong_address_is_refused_and_not_quoted(url: str) -> None:
-    with pytest.raises(ConfigurationError) as refusal:
-        read_heartbeat({"BILLINGWATCH_HEARTBEAT_URL": url})
-    assert "BILLINGWATCH_HEARTBEAT_URL" in str(refusal.value)
-    assert "s3cret" not in str(refusal.value)
+def test_without_an_address_nobody_is_asked(conn: Connection, now: datetime) -> None:
+    heartbeat = Heartbeat("")
+    assert not heartbeat.run_once(conn, now)
+    assert (heartbeat.tally.arrived, heartbeat.tally.failed) == (0, 0)
