@@ -1,28 +1,39 @@
 """`billingwatch incidents`: what was found, and what people say to it."""
 
 import json
-import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from getpass import getuser
 from typing import Any
 
 import click
-from msgspec import convert, to_builtins
+from msgspec import to_builtins
+from psycopg import Connection
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from billingwatch.cli.start import begin, open_store
-from billingwatch.model import Incident, Money, State, utc
+from billingwatch.model import SEVERITIES, Feedback, Incident
+from billingwatch.store import acts
 from billingwatch.store import incidents as store
-from billingwatch.store import outbox
+from billingwatch.store.acts import Outcome
+
+STATES = ("open", "acked", "resolved")
+TEXT_LENGTH = 200  # characters of a note
+LONGEST = timedelta(days=31)  # of a snooze; what is to be quiet for longer wants a silence
+
+IDS = click.argument("ids", nargs=-1, required=True, type=int, metavar="ID...")
+WHO = click.option("--who", default=getuser, help="Your name, for the log.")
+NOTE = click.option("--note", default="", help="A line for the audit.")
+JSON = click.option("--json", "as_json", is_flag=True, help="What was done, as a JSON array.")
 
 
 @click.group(invoke_without_command=True)
 @click.pass_context
 def incidents(context: click.Context) -> None:
-    """List, show, acknowledge and resolve incidents. Without a subcommand it lists."""
+    """List, show, acknowledge and resolve incidents; say what they were. Without a subcommand it lists."""
     begin()
     if context.invoked_subcommand is None:
         context.invoke(list_)
@@ -30,12 +41,32 @@ def incidents(context: click.Context) -> None:
 
 @incidents.command("list")
 @click.option("--open", "unresolved", is_flag=True, help="Only those that are not resolved.")
+@click.option("--account", "accounts", multiple=True, help="Only this account's; may be repeated, as all of these.")
+@click.option("--detector", "detectors", multiple=True, metavar="NAME", help="Only of this detector or rule.")
+@click.option("--severity", "severities", multiple=True, type=click.Choice(SEVERITIES), help="Only as severe as this.")
+@click.option("--state", "states", multiple=True, type=click.Choice(STATES), help="Only in this state.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="A JSON array.")
-def list_(unresolved: bool = False, limit: int = 50, as_json: bool = False) -> None:
+def list_(
+    unresolved: bool = False,
+    accounts: tuple[str, ...] = (),
+    detectors: tuple[str, ...] = (),
+    severities: tuple[str, ...] = (),
+    states: tuple[str, ...] = (),
+    limit: int = 50,
+    as_json: bool = False,
+) -> None:
     """List incidents, the newest first."""
     with open_store() as conn:
-        found = store.read_all(conn, unresolved=unresolved, limit=limit)
+        found = store.read_all(
+            conn,
+            unresolved=unresolved,
+            accounts=accounts,
+            detectors=detectors,
+            severities=severities,
+            states=states,
+            limit=limit,
+        )
     if as_json:
         click.echo(json.dumps([described(incident) for incident in found], indent=2))
         return
@@ -51,55 +82,87 @@ def list_(unresolved: bool = False, limit: int = 50, as_json: bool = False) -> N
             incident.state,
             incident.severity,
             f"{incident.opened_at:%Y-%m-%d %H:%M}",
-            incident.tenant.account + ("" if incident.tenant.livemode else " (test)"),
+            escape(incident.tenant.account) + ("" if incident.tenant.livemode else " (test)"),
             incident.detector,
-            incident.why,
+            escape(incident.why),
         )
     Console().print(table)
 
 
 @incidents.command()
-@click.argument("incident", type=int)
+@click.argument("incident", type=int, metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def show(incident: int, as_json: bool) -> None:
-    """Show one incident: its evidence, every transition, every message and why it went where it went."""
+    """Show one incident: its evidence, every transition, every message and why it went where it went, what people said
+    and did."""
+    from billingwatch.cli import dossier
+
     with open_store() as conn:
-        found = store.read_one(conn, incident)
-        log, alerts = store.read_log(conn, incident), outbox.read_for(conn, incident)
+        found = dossier.read(conn, incident, datetime.now(UTC))
     if found is None:
         click.echo(f"There is no incident {incident}.", err=True)
         sys.exit(1)
     if as_json:
-        click.echo(json.dumps({**described(found), "log": _plain(log), "alerts": _plain(alerts)}, indent=2))
+        click.echo(json.dumps(dossier.as_json(found), indent=2))
         return
-    for name, value in described(found).items():
-        if name != "evidence":
-            click.echo(f"{name:>16}  {_said(value)}")
-    _show_evidence(found.evidence)
-    click.echo("\nTransitions")
-    for row in log:
-        step = f"{row['from_state'] or '-'} -> {row['to_state']}"
-        click.echo(f"  {row['at']:%Y-%m-%d %H:%M:%S}  {step}  {row['reason']}  by {row['who']}")
-    click.echo("\nMessages")
-    for row in alerts:
-        outcome = f"{row['state']} after {row['attempts']} tries" + (f": {row['error']}" if row["error"] else "")
-        click.echo(f"  {row['channel']}: {row['reason']}, {outcome} ({row['route']})")
+    for line in dossier.lines(found):
+        click.echo(line)
 
 
 @incidents.command()
-@click.argument("incident", type=int)
-@click.option("--who", default=getuser, help="Your name, for the log.")
-def ack(incident: int, who: str) -> None:
-    """Say that somebody looks after it."""
-    _transition(incident, ("open",), "acked", who)
+@IDS
+@WHO
+@NOTE
+@JSON
+def ack(ids: tuple[int, ...], who: str, note: str, as_json: bool) -> None:
+    """Say that somebody looks after it: it is told again only when it gets worse or is over."""
+    _act(ids, note, as_json, lambda conn, incident, at: acts.ack(conn, incident, who, at, note))
 
 
 @incidents.command()
-@click.argument("incident", type=int)
-@click.option("--who", default=getuser, help="Your name, for the log.")
-def resolve(incident: int, who: str) -> None:
+@IDS
+@WHO
+@NOTE
+@JSON
+def resolve(ids: tuple[int, ...], who: str, note: str, as_json: bool) -> None:
     """Say that it is over. It opens anew if it breaches again."""
-    _transition(incident, ("open", "acked"), "resolved", who)
+    _act(ids, note, as_json, lambda conn, incident, at: acts.resolve(conn, incident, who, at, note))
+
+
+@incidents.command()
+@click.argument("words", nargs=-1, required=True, metavar="ID... SPAN")
+@WHO
+@NOTE
+@JSON
+def snooze(words: tuple[str, ...], who: str, note: str, as_json: bool) -> None:
+    """Hear nothing of it for a while; if it is still open then, it is told.
+
+    \b
+    billingwatch incidents snooze 12 1h
+    billingwatch incidents snooze 12 13 1d
+    billingwatch incidents snooze 12 until 2026-11-27T08:00+01:00
+    """
+    now = datetime.now(UTC)
+    ids, span = _snoozed(words, now)
+    _act(ids, note, as_json, lambda conn, incident, at: acts.snooze(conn, incident, span, who, now, note))
+
+
+@incidents.command()
+@IDS
+@click.argument("verdict", type=click.Choice(tuple(acts.VERDICTS)))
+@WHO
+@NOTE
+@JSON
+def feedback(ids: tuple[int, ...], verdict: Feedback, who: str, note: str, as_json: bool) -> None:
+    """Say what it was, and what follows of that.
+
+    \b
+    confirmed    it was real: acknowledged
+    expected     no baseline learns from its span: acknowledged
+    false_alarm  counted against the detector, and the thresholds that would have spared it are shown: acknowledged
+    new_normal   from its beginning on all is learnt anew: resolved
+    """
+    _act(ids, note, as_json, lambda conn, incident, at: acts.feedback(conn, incident, verdict, who, at, note))
 
 
 def described(incident: Incident) -> dict[str, Any]:
@@ -129,74 +192,62 @@ def described(incident: Incident) -> dict[str, Any]:
     }
 
 
-def _transition(incident: int, states: Sequence[State], state: State, who: str) -> None:
-    now = datetime.now(UTC)
-    with open_store() as conn, conn.transaction():
-        before = store.set_state(conn, incident, states, state, now)
-        if before is not None:
-            store.log(conn, incident, now, before, state, "by hand", who)
-        found = store.read_one(conn, incident)
-    if found is None:
-        click.echo(f"There is no incident {incident}.", err=True)
-        sys.exit(1)
-    if before is None:
-        click.echo(f"Incident {incident} is {found.state} already.", err=True)
-        sys.exit(1)
-    click.echo(f"Incident {incident} is {state}.")
-
-
 def iso(moment: datetime | None) -> str | None:
     """As JSON shows it, `"2026-03-10T12:00:00Z"`."""
     return None if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _show_evidence(evidence: Mapping[str, Any]) -> None:
-    """What each signal compared, and what the excess has in common; an incident of an older release has neither."""
-    from detectors.contributors import Contributor
-
-    if evidence.get("signals"):
-        click.echo("\nEvidence")
-    for signal in evidence.get("signals", ()):
-        click.echo("\n".join(_signal_lines(signal)))
-    if evidence.get("contributors"):
-        click.echo("\nMostly")
-    for each in evidence.get("contributors", ()):
-        click.echo(f"  {convert(each, Contributor).sentence}")
-
-
-def _signal_lines(signal: Mapping[str, Any]) -> Iterator[str]:
-    from detectors.signal import odds
-    from detectors.words import span
-
-    start, end = signal["window"]
-    scope = f" of {signal['scope']}" if signal["scope"] else ""
-    day = "%Y-%m-%d %H:%M" if utc(start).date() != utc(end).date() else "%H:%M"
-    window = f"{utc(start):%Y-%m-%d %H:%M} to {utc(end):{day}} UTC ({span(end - start)})"
-    yield f"  {signal['detector']}{scope}: {window}, since {utc(signal['since']):%Y-%m-%d %H:%M}"
-    low, high = (_figure(signal, each) for each in signal["usual"])
-    observed, expected = _figure(signal, signal["observed"]), _figure(signal, signal["expected"])
-    yield f"    observed {observed}, expected {expected}, usually {low} to {high}"
-    # A rule that a user wrote asks for no odds.
-    if signal["needed"]:
-        needed = f"score {signal['score']:.1f}, {signal['needed']:.1f} needed"
-        yield f"    by normal variation {odds(signal['score'])} ({needed})"
+def _act(ids: tuple[int, ...], note: str, as_json: bool, act: Callable[[Connection, int, datetime], Outcome]) -> None:
+    """Do it to each by itself; ends with 1 where to any of them nothing was done."""
+    if not note.isprintable() or len(note) > TEXT_LENGTH:
+        raise click.UsageError(f"--note is one line of at most {TEXT_LENGTH} characters")
+    shown, failed = [], False
+    with open_store() as conn:
+        for id_ in ids:
+            with conn.transaction():
+                outcome = act(conn, id_, datetime.now(UTC))
+            failed |= not outcome.done
+            shown.append(_told(id_, outcome, as_json))
+    if as_json:
+        click.echo(json.dumps(shown, indent=2))
+    if failed:
+        sys.exit(1)
 
 
-def _figure(signal: Mapping[str, Any], value: float) -> str:
-    """Money where the scope is a currency, a share besides where one is judged, else a count."""
-    if re.fullmatch("[a-z]{3}", signal["scope"]):
-        return str(Money(round(value * signal["unit"]), signal["scope"]))
-    count = f"{value:,.2f}".rstrip("0").rstrip(".")
-    if signal["out_of"]:
-        return f"{count} of {signal['out_of']:,.0f} ({100 * value / signal['out_of']:.1f} %)"
-    return count
+def _told(id_: int, outcome: Outcome, as_json: bool) -> dict[str, Any]:
+    """What was done, told to people unless it is asked for as JSON."""
+    from billingwatch.cli.amendment import propose
+
+    said = f"Incident {id_} {outcome.said}." if outcome.incident else f"There is no incident {id_}."
+    proposal = propose(outcome.incident) if outcome.incident and outcome.verdict == "false_alarm" else None
+    if not as_json:
+        click.echo(said, err=not outcome.done)
+        for line in proposal.lines if proposal else ():
+            click.echo(line)
+    return {
+        "incident": id_,
+        "done": outcome.done,
+        "says": said,
+        "state": outcome.incident.state if outcome.incident else None,
+        "silence": outcome.silence.id if outcome.silence else None,
+        "marker": outcome.marker.id if outcome.marker else None,
+        "proposal": to_builtins(proposal),
+    }
 
 
-def _plain(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: iso(value) if isinstance(value, datetime) else value for key, value in row.items()} for row in rows]
+def _snoozed(words: tuple[str, ...], now: datetime) -> tuple[tuple[int, ...], timedelta]:
+    """Which, and for how long. Raises UsageError."""
+    from billingwatch.cli.mark import read_moment
 
-
-def _said(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(str(Money(**each)) for each in value) or "-"
-    return "-" if value in (None, "") else str(value)
+    ids = [int(word) for word in words if word.isascii() and word.isdigit()]
+    said = words[len(ids) :]
+    try:
+        until = read_moment(said[1] if said[0] == "until" else f"+{said[0]}", now)
+    except (IndexError, ValueError, OverflowError):
+        raise click.UsageError("ID... and how long: 1h, 1d, or until 2026-11-27T08:00+01:00") from None
+    if not ids or [*map(str, ids)] != [*words[: len(ids)]] or len(said) != 1 + (said[0] == "until"):
+        raise click.UsageError("ID... and how long: 1h, 1d, or until 2026-11-27T08:00+01:00")
+    span = until - now.replace(microsecond=0)
+    if not timedelta() < span <= LONGEST:
+        raise click.UsageError(f"a snooze is at most {LONGEST.days} days long and ends in the future (`silence add`?)")
+    return tuple(ids), span

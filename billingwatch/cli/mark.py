@@ -17,7 +17,7 @@ from billingwatch.cli.incidents import iso
 from billingwatch.cli.start import begin, open_store
 from billingwatch.model import Tenant
 from billingwatch.settings import DEFAULT_SOURCE
-from billingwatch.store import accounts, markers
+from billingwatch.store import accounts, audit, markers
 from billingwatch.store.markers import Marker
 
 LONGEST = timedelta(days=31)  # of an expected span: in one that ends a year late by a slip, nothing would be found
@@ -66,7 +66,7 @@ def read_moment(text: str, now: datetime) -> datetime:
 @click.option("--new-normal", is_flag=True, help="From then on everything is different: learn it anew.")
 @click.option("--account", help=f"Whose: a connected account or a source.  [default: {DEFAULT_SOURCE}]")
 @click.option("--test-mode", is_flag=True, help="Its test mode, instead of live mode.")
-@click.option("--who", default=getuser, help="Your name, for the list.")
+@click.option("--who", default=getuser, help="Your name, for the list and the audit.")
 @click.option("--list", "listing", is_flag=True, help="List what is marked, of all accounts or of one.")
 @click.option("--remove", metavar="ID", type=int, help="Take a marker back, by its id in the list.")
 @click.option("--json", "as_json", is_flag=True, help="The marker as a JSON object; the list as an array.")
@@ -104,7 +104,7 @@ def mark(
     if said + listing + (remove is not None) != 1:
         raise click.UsageError("one of: TEXT or a span to mark, --list, --remove ID (see --help)")
     if remove is not None:
-        _remove(remove, as_json)
+        _remove(remove, who, as_json)
     elif listing:
         _list(account, test_mode, as_json)
     else:
@@ -144,6 +144,7 @@ def _add(marker: Marker, as_json: bool) -> None:
         with conn.transaction():
             id_ = markers.add(conn, marker)
             (stored,) = [each for each in markers.read(conn, marker.tenant) if each.id == id_]
+            audit.note(conn, datetime.now(UTC), marker.who, "mark.add", f"marker {id_}", _detail(stored))
         stranger = _stranger(conn, marker.tenant)
     if as_json:
         click.echo(json.dumps(described(stored), indent=2))
@@ -161,9 +162,11 @@ def _stranger(conn: Connection, tenant: Tenant) -> str:
     return f"No event of {_whose(tenant)} has come yet. Events came of: {', '.join(map(_whose, known))}."
 
 
-def _remove(id_: int, as_json: bool) -> None:
+def _remove(id_: int, who: str, as_json: bool) -> None:
     with open_store() as conn, conn.transaction():
         removed = markers.remove(conn, id_)
+        if removed:
+            audit.note(conn, datetime.now(UTC), who, "mark.remove", f"marker {id_}", _detail(removed))
     if removed is None:
         click.echo(f"There is no marker {id_}.", err=True)
         sys.exit(1)
@@ -209,6 +212,10 @@ def described(marker: Marker) -> dict[str, Any]:
         "text": marker.text,
         "who": marker.who,
     }
+
+
+def _detail(marker: Marker) -> str:
+    return "; ".join(filter(None, (_sentence(marker).removesuffix("."), marker.text)))
 
 
 def _sentence(marker: Marker) -> str:

@@ -35,6 +35,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     incident: Incident | None
     silence: Silence | None = None  # that was made
     marker: Marker | None = None  # that was made
+    verdict: Feedback | None = None  # that was given
 
 
 NOBODY = Outcome(done=False, said="does not exist", incident=None)
@@ -78,7 +79,7 @@ def feedback(conn: Connection, incident: int, verdict: Feedback, who: str, at: d
     if found is None:
         return NOBODY
     if not words.add(conn, incident, words.Said(verdict, note, who, at)):
-        return Outcome(done=False, said=f"was called {VERDICTS[verdict]} already", incident=found)
+        return Outcome(done=False, said=f"was called {VERDICTS[verdict]} already", incident=found, verdict=verdict)
     details: list[str] = [verdict]
     for each in _marked(conn, found):
         markers.remove(conn, each.id)
@@ -93,7 +94,8 @@ def feedback(conn: Connection, incident: int, verdict: Feedback, who: str, at: d
         details.append(to)
     audit.note(conn, at, who, "feedback", f"incident {incident}", _joined(*details, note))
     said = f"is called {VERDICTS[verdict]}" + (f", and {to}" if before is not None else "")
-    return Outcome(done=True, said=said, incident=incidents.read_one(conn, incident), marker=marker)
+    now = incidents.read_one(conn, incident)
+    return Outcome(done=True, said=said, incident=now, marker=marker, verdict=verdict)
 
 
 def _move(
@@ -119,7 +121,7 @@ def _hold(conn: Connection, incident: int) -> Incident | None:
     found = incidents.read_one(conn, incident)
     if found is None:
         return None
-    # accounts.lock(conn, found.tenant)
+    accounts.lock(conn, found.tenant)
     return incidents.read_one(conn, incident)
 
 

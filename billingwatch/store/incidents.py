@@ -58,10 +58,23 @@ def read_causes(conn: Connection, incidents: Iterable[int], detectors: Iterable[
     return _read(conn, where, (list(detectors), list(incidents), OWN.account, OWN.livemode))
 
 
-def read_all(conn: Connection, *, unresolved: bool = False, limit: int = 100) -> list[Incident]:
-    """The newest incidents first."""
-    where = "state <> 'resolved'" if unresolved else "true"
-    return _read(conn, where, (), f"ORDER BY opened_at DESC, id DESC LIMIT {int(limit)}")
+def read_all(
+    conn: Connection,
+    *,
+    unresolved: bool = False,
+    accounts: Sequence[str] = (),
+    detectors: Sequence[str] = (),
+    severities: Sequence[str] = (),
+    states: Sequence[str] = (),
+    limit: int = 100,
+) -> list[Incident]:
+    """The newest incidents first; of these accounts, detectors, severities and states, where any are named."""
+    asked = {"account": accounts, "detector": detectors, "severity": severities, "state": states}
+    named = {column: list(values) for column, values in asked.items() if values}
+    where = " AND ".join(
+        ["state <> 'resolved'" if unresolved else "true", *(f"{column} = ANY(%s)" for column in named)]
+    )
+    return _read(conn, where, tuple(named.values()), f"ORDER BY opened_at DESC, id DESC LIMIT {int(limit)}")
 
 
 def open_incident(conn: Connection, incident: Incident) -> int | None:

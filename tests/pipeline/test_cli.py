@@ -11,27 +11,23 @@ import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
-from msgspec import to_builtins
 from psycopg import Connection
 from redis import Redis
 
 import billingwatch
 from billingwatch import __version__
 from billingwatch.cli import COMMANDS, main
-from billingwatch.model import Money
 from billingwatch.queues import EVENTS, QUEUES, Queue, enqueue_events
 from billingwatch.schema import pending
-from billingwatch.store import incidents, outbox, quarantine
+from billingwatch.store import quarantine
 from billingwatch.store.quarantine import Refusal
-from detectors.contributors import Contributor
 from tests.conftest import Servers
-from tests.factories import NOON, incident, paid, received
+from tests.factories import NOON, paid, received
 from tests.pipeline.command import run, succeed
 from tests.pipeline.sink import listening
 from tests.waiting import PATIENCE, until
@@ -241,123 +237,6 @@ def test_migrate_brings_the_schema_and_may_run_again(conn: Connection) -> None:
     for _ in range(2):
         assert "newest schema" in succeed("migrate")
     assert not pending(conn)
-
-
-# --- incidents --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def opened(conn: Connection) -> int:
-    """An open incident with its log and a message that could not be sent; its id."""
-    made = incident(at_risk=(Money(182300, "usd"), Money(5000, "jpy")), customers=31, scope="price_1")
-    id_ = incidents.open_incident(conn, made)
-    assert id_ is not None
-    incidents.log(conn, id_, NOON, None, "open", "first", "billingwatch")
-    alert = outbox.stage(conn, id_, "ops", "first", "default route", "Title", "Body", NOON)
-    claimed = outbox.claim(conn, alert, NOON)
-    assert claimed is not None
-    outbox.mark_given_up(conn, claimed, NOON, "HTTP 404")
-    return id_
-
-
-@pytest.mark.usefixtures("stores")
-def test_incidents_of_a_new_installation() -> None:
-    assert succeed("incidents") == succeed("incidents", "list") == "No incidents.\n"
-    assert json.loads(succeed("incidents", "list", "--json")) == []
-
-
-@pytest.mark.usefixtures("stores")
-def test_incident_is_listed_and_shown_to_people(opened: int) -> None:
-    listed = succeed("incidents")
-    assert f"{opened}" in listed
-    assert "refund_spike" in listed
-    assert "12 refunds in the last hour" in listed
-    shown = succeed("incidents", "show", str(opened))
-    for part in (
-        "1,823.00 USD, 5,000 JPY",
-        "31",
-        "price_1",
-        "open",
-        "by billingwatch",
-        "ops: first, given_up",
-        "HTTP 404",
-    ):
-        assert part in shown
-
-
-@pytest.mark.usefixtures("stores")
-def test_incident_is_shown_to_programs_in_the_public_shape(opened: int) -> None:
-    (listed,) = json.loads(succeed("incidents", "list", "--json"))
-    shown = json.loads(succeed("incidents", "show", str(opened), "--json"))
-    assert {name: shown[name] for name in listed} == listed
-    assert shown.keys() - listed.keys() == {"log", "alerts"}
-    assert (shown["id"], shown["state"], shown["account"], shown["livemode"]) == (opened, "open", "default", True)
-    assert shown["money_at_risk"] == [{"amount": 182300, "currency": "usd"}, {"amount": 5000, "currency": "jpy"}]
-    assert (shown["opened_at"], shown["resolved_at"]) == ("2026-03-10T12:00:00Z", None)
-    assert [row["reason"] for row in shown["log"]] == ["first"]
-    assert [row["error"] for row in shown["alerts"]] == ["HTTP 404"]
-
-
-def compared(detector: str, **changes: object) -> dict[str, object]:
-    """What one signal compared, as an incident's evidence holds it: 30 minutes to noon."""
-    noon = int(NOON.timestamp())
-    plain = {"scope": "", "since": noon - 1500, "window": [noon - 1800, noon], "unit": 1.0, "out_of": 0.0}
-    return {"detector": detector, "score": 6.5, "needed": 5.9} | plain | changes
-
-
-@pytest.mark.usefixtures("stores")
-def test_evidence_of_an_incident_is_shown_signal_by_signal(conn: Connection) -> None:
-    signals = [
-        compared("refund_spike", observed=12.0, expected=0.52, usual=[0.0, 2.1]),
-        compared("failure_rate", scope="checkout", observed=41.0, out_of=58.0, expected=3.48, usual=[0.0, 9.0]),
-        compared("revenue_drop", scope="kwd", observed=4.5, expected=91.25, usual=[70.0, 110.0], unit=10_000.0),
-        compared("my_rule", observed=30.0, expected=4.25, usual=[0.0, 9.0], score=0.0, needed=0.0),
-    ]
-    mostly = to_builtins(Contributor("card brand", "visa", 26, 31, 0.8, 0.41))
-    id_ = incidents.open_incident(conn, incident(evidence={"signals": signals, "contributors": [mostly]}))
-    shown = succeed("incidents", "show", str(id_))
-    for part in (
-        "refund_spike: 2026-03-10 11:30 to 12:00 UTC (30 min), since 2026-03-10 11:35",
-        "observed 12, expected 0.52, usually 0 to 2.1",
-        "by normal variation once in 3 million (score 6.5, 5.9 needed)",
-        "failure_rate of checkout: ",
-        "observed 41 of 58 (70.7 %), expected 3.48 of 58 (6.0 %)",
-        "observed 45.000 KWD, expected 912.500 KWD, usually 700.000 KWD to 1,100.000 KWD",
-        "26 of 31: card brand visa (41 % of the others)",
-    ):
-        assert part in shown
-    assert shown.count("by normal variation") == 3  # a rule of the user's asks for no odds
-    assert json.loads(succeed("incidents", "show", str(id_), "--json"))["evidence"]["signals"] == signals
-
-
-@pytest.mark.usefixtures("stores")
-def test_incident_is_acknowledged_once_and_resolved_once_and_the_log_says_by_whom(
-    conn: Connection, opened: int
-) -> None:
-    assert succeed("incidents", "ack", str(opened), "--who", "ada") == f"Incident {opened} is acked.\n"
-    again = run("incidents", "ack", str(opened))
-    assert (again.exit_code, again.stderr) == (1, f"Incident {opened} is acked already.\n")
-    succeed("incidents", "resolve", str(opened), "--who", "bob")
-    assert run("incidents", "resolve", str(opened)).exit_code == 1
-    assert run("incidents", "ack", str(opened)).exit_code == 1
-    log = [(row["from_state"], row["to_state"], row["who"]) for row in incidents.read_log(conn, opened)]
-    assert log == [("", "open", "billingwatch"), ("open", "acked", "ada"), ("acked", "resolved", "bob")]
-    assert json.loads(succeed("incidents", "list", "--open", "--json")) == []
-
-
-@pytest.mark.parametrize("words", ["show", "ack", "resolve"])
-@pytest.mark.usefixtures("stores")
-def test_incident_that_is_not_there_ends_with_1(words: str) -> None:
-    result = run("incidents", words, "404")
-    assert (result.exit_code, result.stderr) == (1, "There is no incident 404.\n")
-
-
-@pytest.mark.usefixtures("stores")
-def test_list_is_cut_where_it_is_asked_to_be(conn: Connection) -> None:
-    for n in range(3):
-        incidents.open_incident(conn, incident(scope=f"price_{n}", opened_at=NOON + timedelta(hours=n)))
-    found = json.loads(succeed("incidents", "list", "--limit", "2", "--json"))
-    assert [each["scope"] for each in found] == ["price_2", "price_1"]
 
 
 # --- quarantine -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,178 @@
+"""All that is known of one incident, as `billingwatch incidents show` tells it to people and to programs."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from msgspec import Struct, convert, to_builtins
+from psycopg import Connection
+
+from billingwatch.cli.amendment import Proposal, propose
+from billingwatch.cli.incidents import described, iso
+from billingwatch.cli.silence import described as silence_as_json
+from billingwatch.cli.silence import holds, spoken, zone_of
+from billingwatch.model import Incident, Money, Silence, utc
+from billingwatch.store import audit, deliveries, feedback, incidents, outbox, silences
+from billingwatch.store.acts import VERDICTS
+from billingwatch.store.feedback import Said
+from detectors.contributors import Contributor
+from detectors.signal import odds
+from detectors.words import span
+
+Rows = Sequence[dict[str, Any]]
+SAID_ABOUT = "incident {}"
+
+
+class Dossier(Struct, frozen=True, kw_only=True):
+    """The incident, and every row that tells of it, oldest first. `silences` hold it at this moment."""
+
+    incident: Incident
+    log: Rows
+    alerts: Rows
+    deliveries: Rows
+    feedback: Sequence[Said]
+    silences: Sequence[Silence]
+    audit: Rows
+    proposal: Proposal | None
+    at: datetime
+
+
+def read(conn: Connection, id_: int, at: datetime) -> Dossier | None:
+    """None where there is no such incident."""
+    found = incidents.read_one(conn, id_)
+    if found is None:
+        return None
+    said, zone = feedback.read_for(conn, id_), zone_of(found.tenant.account)
+    return Dossier(
+        incident=found,
+        log=incidents.read_log(conn, id_),
+        alerts=outbox.read_for(conn, id_),
+        deliveries=deliveries.read_for(conn, id_),
+        feedback=said,
+        silences=[each for each in silences.read_current(conn, at) if holds(each, found, at, zone)],
+        audit=audit.read_for(conn, SAID_ABOUT.format(id_)),
+        proposal=propose(found) if said and said[-1].verdict == "false_alarm" else None,
+        at=at,
+    )
+
+
+def as_json(found: Dossier) -> dict[str, Any]:
+    return {
+        **described(found.incident),
+        "log": _plain(found.log),
+        "alerts": _plain(found.alerts),
+        "deliveries": _plain(found.deliveries),
+        "feedback": _plain([to_builtins(each, builtin_types=(datetime,)) for each in found.feedback]),
+        "silences": [silence_as_json(each, found.at) for each in found.silences],
+        "audit": _plain(found.audit),
+        "proposal": to_builtins(found.proposal),
+    }
+
+
+def lines(found: Dossier) -> Iterator[str]:
+    """As people read it."""
+    for name, value in described(found.incident).items():
+        if name != "evidence":
+            yield f"{name:>16}  {_said(value)}"
+    yield from _evidence(found.incident.evidence)
+    yield "\nTransitions"
+    for row in found.log:
+        step = f"{row['from_state'] or '-'} -> {row['to_state']}"
+        yield f"  {_time(row['at'])}  {step}  {row['reason']}  by {row['who']}"
+    yield from _messages(found)
+    if found.silences:
+        yield "\nSilenced now"
+    for silence in found.silences:
+        until = f"until {_time(silence.ends_at)}" if silence.ends_at else "until somebody ends it"
+        yield f"  silence {silence.id}: {spoken(silence.matchers)}, {until}, by {silence.who}: {silence.why or '-'}"
+    if found.feedback:
+        yield "\nFeedback"
+    for said in found.feedback:
+        note = f": {said.note}" if said.note else ""
+        yield f"  {_time(said.at)}  {VERDICTS[said.verdict]}, says {said.who}{note}"
+    if found.audit:
+        yield "\nDone by people"
+    for row in found.audit:
+        yield f"  {_time(row['at'])}  {row['act']} by {row['who']}" + (f": {row['detail']}" if row["detail"] else "")
+    if found.proposal:
+        yield "\nProposed"
+        yield from (f"  {line}" for line in found.proposal.lines)
+
+
+def _messages(found: Dossier) -> Iterator[str]:
+    """What was to be told, what was decided of each and why, and every attempt to send it."""
+    yield "\nMessages"
+    if not found.alerts:
+        yield "  none"
+    attempts = {row["id"]: row for row in found.deliveries}
+    for row in found.alerts:
+        outcome = f"{row['state']} after {row['attempts']} {'try' if row['attempts'] == 1 else 'tries'}"
+        outcome += f": {row['error']}" if row["error"] else ""
+        yield f"  {_time(row['staged_at'])}  {row['channel']}: {row['reason']}, {outcome} ({row['route']})"
+        if row["verdict"]:
+            yield f"    decided: {row['verdict']}"
+        if row["state"] == "staged":
+            yield f"    looked at again: {_time(row['next_try'])}"
+        delivery = attempts.get(row["delivery"])
+        if delivery:
+            yield f"    {_attempt(delivery)}"
+
+
+def _attempt(row: Mapping[str, Any]) -> str:
+    said = f"delivery {row['id']} ({row['kind']}), begun {_time(row['claimed_at'])}: {row['outcome'] or 'under way'}"
+    if row["ended_at"]:
+        said += f" after {(row['ended_at'] - row['claimed_at']).total_seconds():.1f} s"
+    said += f": {row['error']}" if row["error"] else ""
+    return said + (f"; may have arrived already as delivery {row['repeats']}" if row["repeats"] else "")
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def _evidence(evidence: Mapping[str, Any]) -> Iterator[str]:
+    """What each signal compared, and what the excess has in common; an incident of an older release has neither."""
+    if evidence.get("signals"):
+        yield "\nEvidence"
+    for signal in evidence.get("signals", ()):
+        yield from _signal(signal)
+    if evidence.get("contributors"):
+        yield "\nMostly"
+    for each in evidence.get("contributors", ()):
+        yield f"  {convert(each, Contributor).sentence}"
+
+
+def _signal(signal: Mapping[str, Any]) -> Iterator[str]:
+    start, end = signal["window"]
+    scope = f" of {signal['scope']}" if signal["scope"] else ""
+    day = "%Y-%m-%d %H:%M" if utc(start).date() != utc(end).date() else "%H:%M"
+    window = f"{utc(start):%Y-%m-%d %H:%M} to {utc(end):{day}} UTC ({span(end - start)})"
+    yield f"  {signal['detector']}{scope}: {window}, since {utc(signal['since']):%Y-%m-%d %H:%M}"
+    low, high = (_figure(signal, each) for each in signal["usual"])
+    observed, expected = _figure(signal, signal["observed"]), _figure(signal, signal["expected"])
+    yield f"    observed {observed}, expected {expected}, usually {low} to {high}"
+    # A rule that a user wrote asks for no odds.
+    if signal["needed"]:
+        needed = f"score {signal['score']:.1f}, {signal['needed']:.1f} needed"
+        yield f"    by normal variation {odds(signal['score'])} ({needed})"
+
+
+def _figure(signal: Mapping[str, Any], value: float) -> str:
+    """Money where the scope is a currency, a share besides where one is judged, else a count."""
+    if re.fullmatch("[a-z]{3}", signal["scope"]):
+        return str(Money(round(value * signal["unit"]), signal["scope"]))
+    count = f"{value:,.2f}".rstrip("0").rstrip(".")
+    if signal["out_of"]:
+        return f"{count} of {signal['out_of']:,.0f} ({100 * value / signal['out_of']:.1f} %)"
+    return count
+
+
+def _plain(rows: Rows) -> list[dict[str, Any]]:
+    return [{key: iso(value) if isinstance(value, datetime) else value for key, value in row.items()} for row in rows]
+
+
+def _said(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(str(Money(**each)) for each in value) or "-"
+    return "-" if value in (None, "") else str(value)
