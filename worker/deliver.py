@@ -92,6 +92,10 @@ def take(conn: Connection, name: str, desk: Desk, now: datetime) -> Claimed | No
             kind_: Kind = "test" if alone.reason == "test" else "digest"
             return _claim(conn, name, kind_, [], [alone], desk, now)
         verdicts = decide(_pending(conn, name, waiting, desk, now), _scene(conn, name, waiting, desk, now))
+        if verdicts.bundles and verdicts.bundles[0].kind == "summary":
+            # It is the hour's only one, so what is new of others is told in it, too.
+            waiting = outbox.waiting(conn, name, now, everyone=True)
+            verdicts = decide(_pending(conn, name, waiting, desk, now), _scene(conn, name, waiting, desk, now))
         for pending, answer in verdicts.others:
             if isinstance(answer, Hold):
                 outbox.hold(conn, pending.alerts, answer.until, answer.why, answer.cause)

@@ -24,9 +24,10 @@ log = structlog.get_logger(__name__)
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="The receiver's address.")
 @click.option("--port", type=click.IntRange(0, 65535), help="The receiver's port; PORT, or 8000.")
+@click.option("--console-port", type=click.IntRange(0, 65535), help="The console's port; CONSOLE_PORT, or 8080.")
 @click.option("--events-workers", type=click.IntRange(1), default=1, show_default=True, help="Workers that store.")
-def up(host: str, port: int | None, events_workers: int) -> None:
-    """Run everything here: receiver, workers, clock; Postgres and Valkey too where DATABASE_URL and REDIS_URL
+def up(host: str, port: int | None, console_port: int | None, events_workers: int) -> None:
+    """Run everything here: receiver, workers, clock, console; Postgres and Valkey too where DATABASE_URL and REDIS_URL
     are unset. Their data stays in BILLINGWATCH_DATA_DIR (default .billingwatch).
 
     \b
@@ -40,6 +41,7 @@ def up(host: str, port: int | None, events_workers: int) -> None:
     stop = stop_on_signals()
     reader = Environment(os.environ)
     number = reader.port("PORT", 8000) if port is None else port
+    console_number = reader.port("CONSOLE_PORT", 8080) if console_port is None else console_port
     reader.finish()
     # What is missing is told before anything starts.
     read_ingest({"REDIS_URL": "redis://placeholder", **os.environ})
@@ -48,20 +50,21 @@ def up(host: str, port: int | None, events_workers: int) -> None:
     folder = Path(os.environ.get(DATA_DIR) or DEFAULT_DATA_DIR)
     with servers(folder, os.environ) as environment:
         bring_up_to_date(environment)
-        listener = bind(host, number)
-        address = f"http://{host}:{listener.getsockname()[1]}"
-        log.info("up", webhooks=f"{address}/webhook", health=f"{address}/readyz")
-        Supervisor(commands(listener.fileno(), events_workers), environment).run(stop)
+        listener, console = bind(host, number), bind(host, console_number)
+        address, pages = (f"http://{host}:{each.getsockname()[1]}" for each in (listener, console))
+        log.info("up", webhooks=f"{address}/webhook", health=f"{address}/readyz", console=pages)
+        Supervisor(commands(listener.fileno(), console.fileno(), events_workers), environment).run(stop)
     log.info("down")
 
 
-def commands(descriptor: int, events_workers: int = 1, every: float = 60.0) -> list[Command]:
-    """Every process of the pipeline, the receiver first: at the end it also stops first."""
+def commands(descriptor: int, console: int, events_workers: int = 1, every: float = 60.0) -> list[Command]:
+    """Every process, the receiver first: at the end it also stops first. Two of them have a socket each."""
     return [
         Command("ingest", ("ingest", "--fd", str(descriptor)), descriptors=(descriptor,)),
         *worker_commands([EVENTS], events_workers),
         *worker_commands([EVALUATE, ALERTS]),
         Command("clock", ("clock", "--every", str(every))),
+        Command("console", ("console", "--fd", str(console)), descriptors=(console,)),
     ]
 
 

@@ -85,9 +85,9 @@ def lock(conn: Connection, channel: str) -> None:
     conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 3))", (f"channel {channel}",))
 
 
-def waiting(conn: Connection, channel: str, now: datetime) -> list[Alert]:
+def waiting(conn: Connection, channel: str, now: datetime, *, everyone: bool = False) -> list[Alert]:
     """What is due for the channel, and with it all that waits about the same incidents, and what is new of the same
-    accounts; in the order of their staging.
+    accounts, or of everyone; in the order of their staging.
     """
     return _read(
         conn,
@@ -98,11 +98,11 @@ def waiting(conn: Connection, channel: str, now: datetime) -> list[Alert]:
         SELECT {fields} FROM alerts AS a
         WHERE channel = %(channel)s AND state = 'staged'
           AND (next_try <= %(now)s OR incident IN (SELECT incident FROM due)
-               OR (verdict = '' AND EXISTS (SELECT FROM incidents AS i JOIN accounts USING (account, livemode)
-                                            WHERE i.id = a.incident)))
+               OR (verdict = '' AND (%(everyone)s OR EXISTS (
+                   SELECT FROM incidents AS i JOIN accounts USING (account, livemode) WHERE i.id = a.incident))))
         ORDER BY id LIMIT 5000
         """,
-        {"channel": channel, "now": now},
+        {"channel": channel, "now": now, "everyone": everyone},
         Alert,
     )
 

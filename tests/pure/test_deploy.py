@@ -92,7 +92,7 @@ def test_every_command_named_is_one_the_command_line_takes(place: str) -> None:
 
 
 def test_each_place_names_every_process() -> None:
-    processes = {"ingest", "worker events", "worker evaluate", "worker alerts", "clock", "migrate"}
+    processes = {"ingest", "worker events", "worker evaluate", "worker alerts", "clock", "console", "migrate"}
     from_compose = {" ".join(words[: 1 + len(queues(words))]) for p, words in COMMANDS.items() if "compose" in p}
     from_procfile = {" ".join(words[: 1 + len(queues(words))]) for p, words in COMMANDS.items() if "Procfile" in p}
     assert from_procfile == processes
