@@ -1,24 +1,20 @@
 """All that is known of one incident, as `billingwatch incidents show` tells it to people and to programs."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from msgspec import Struct, convert, to_builtins
+from msgspec import Struct, to_builtins
 from psycopg import Connection
 
 from billingwatch.cli.amendment import Proposal, propose
 from billingwatch.cli.incidents import described, iso
 from billingwatch.cli.silence import described as silence_as_json
 from billingwatch.cli.silence import holds, spoken, zone_of
-from billingwatch.model import Incident, Money, Silence, utc
+from billingwatch.model import Incident, Money, Silence
 from billingwatch.store import audit, deliveries, feedback, incidents, outbox, silences
 from billingwatch.store.acts import VERDICTS
 from billingwatch.store.feedback import Said
-from detectors.contributors import Contributor
-from detectors.signal import odds
-from detectors.words import span
 
 Rows = Sequence[dict[str, Any]]
 SAID_ABOUT = "incident {}"
@@ -75,7 +71,9 @@ def lines(found: Dossier) -> Iterator[str]:
     for name, value in described(found.incident).items():
         if name != "evidence":
             yield f"{name:>16}  {_said(value)}"
-    yield from _evidence(found.incident.evidence)
+    for title, said in (("Evidence", exhibit.signals), ("Mostly", exhibit.contributors)):
+        shown = list(said(found.incident.evidence))
+        yield from ([f"\n{title}", *(f"  {line}" for line in shown)] if shown else ())
     yield "\nTransitions"
     for row in found.log:
         step = f"{row['from_state'] or '-'} -> {row['to_state']}"
@@ -129,43 +127,6 @@ def _attempt(row: Mapping[str, Any]) -> str:
 
 def _time(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
-
-
-def _evidence(evidence: Mapping[str, Any]) -> Iterator[str]:
-    """What each signal compared, and what the excess has in common; an incident of an older release has neither."""
-    if evidence.get("signals"):
-        yield "\nEvidence"
-    for signal in evidence.get("signals", ()):
-        yield from _signal(signal)
-    if evidence.get("contributors"):
-        yield "\nMostly"
-    for each in evidence.get("contributors", ()):
-        yield f"  {convert(each, Contributor).sentence}"
-
-
-def _signal(signal: Mapping[str, Any]) -> Iterator[str]:
-    start, end = signal["window"]
-    scope = f" of {signal['scope']}" if signal["scope"] else ""
-    day = "%Y-%m-%d %H:%M" if utc(start).date() != utc(end).date() else "%H:%M"
-    window = f"{utc(start):%Y-%m-%d %H:%M} to {utc(end):{day}} UTC ({span(end - start)})"
-    yield f"  {signal['detector']}{scope}: {window}, since {utc(signal['since']):%Y-%m-%d %H:%M}"
-    low, high = (_figure(signal, each) for each in signal["usual"])
-    observed, expected = _figure(signal, signal["observed"]), _figure(signal, signal["expected"])
-    yield f"    observed {observed}, expected {expected}, usually {low} to {high}"
-    # A rule that a user wrote asks for no odds.
-    if signal["needed"]:
-        needed = f"score {signal['score']:.1f}, {signal['needed']:.1f} needed"
-        yield f"    by normal variation {odds(signal['score'])} ({needed})"
-
-
-def _figure(signal: Mapping[str, Any], value: float) -> str:
-    """Money where the scope is a currency, a share besides where one is judged, else a count."""
-    if re.fullmatch("[a-z]{3}", signal["scope"]):
-        return str(Money(round(value * signal["unit"]), signal["scope"]))
-    count = f"{value:,.2f}".rstrip("0").rstrip(".")
-    if signal["out_of"]:
-        return f"{count} of {signal['out_of']:,.0f} ({100 * value / signal['out_of']:.1f} %)"
-    return count
 
 
 def _plain(rows: Rows) -> list[dict[str, Any]]:

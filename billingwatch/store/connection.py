@@ -1,5 +1,7 @@
 """Open a connection, and tell what an error means: the data was refused, or the store is away."""
 
+from typing import Any
+
 import psycopg
 from psycopg import Connection
 
@@ -19,20 +21,24 @@ class RefusedError(Exception):
 def connect(database_url: str, name: str) -> Connection:
     """An autocommit connection; `conn.transaction()` makes the transactions. Raises StoreAwayError."""
     try:
-        return psycopg.connect(
-            database_url,
-            autocommit=True,
-            connect_timeout=_CONNECT_TIMEOUT,
-            application_name=f"{APPLICATION} {name}",
-            options=f"-c statement_timeout={STATEMENT_TIMEOUT} -c idle_in_transaction_session_timeout=60000 "
-            "-c timezone=UTC",
-            # A vanished host is noticed in half a minute, not in the two hours of the kernel's default.
-            keepalives_idle=10,
-            keepalives_interval=5,
-            keepalives_count=3,
-        )
+        return psycopg.connect(database_url, **parameters(name))
     except psycopg.OperationalError as error:
         raise away(error) from None
+
+
+def parameters(name: str) -> dict[str, Any]:
+    """How every connection of ours is made, for a pool that makes its own."""
+    return {
+        "autocommit": True,
+        "connect_timeout": _CONNECT_TIMEOUT,
+        "application_name": f"{APPLICATION} {name}",
+        "options": f"-c statement_timeout={STATEMENT_TIMEOUT} -c idle_in_transaction_session_timeout=60000 "
+        "-c timezone=UTC",
+        # A vanished host is noticed in half a minute, not in the two hours of the kernel's default.
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+    }
 
 
 def refused(error: psycopg.Error) -> bool:
