@@ -15,6 +15,7 @@ from billingwatch.model import Incident, Money, Silence
 from billingwatch.store import audit, deliveries, feedback, incidents, outbox, silences
 from billingwatch.store.acts import VERDICTS
 from billingwatch.store.feedback import Said
+from detectors import exhibit
 
 Rows = Sequence[dict[str, Any]]
 SAID_ABOUT = "incident {}"
