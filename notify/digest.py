@@ -97,7 +97,7 @@ class Series(Struct, frozen=True):
 
 
 class Watch(Struct, frozen=True, kw_only=True):
-    """How BillingWatch itself does. None where nobody knows: Redis was away."""
+    """How BillingWatch itself does. None where nobody asked Redis, or it was away."""
 
     stored: int  # events created in the span
     last_event: datetime | None  # when the newest one arrived
@@ -106,6 +106,7 @@ class Watch(Struct, frozen=True, kw_only=True):
     depth: int | None  # batches in the queue
     waiting: float | None  # seconds that the oldest has waited
     missing: tuple[str, ...] | None  # queues without a worker
+    away: bool = False  # Redis did not answer
 
 
 class Digest(Struct, frozen=True, kw_only=True):
@@ -195,7 +196,7 @@ def well(digest: Digest) -> bool:
     """Whether the watch itself is well."""
     watch = digest.watch
     broken = any(each.broken or each.given_up for each in digest.channels)
-    return not (watch.held_new or watch.missing or broken) and watch.depth is not None
+    return not (watch.held_new or watch.missing or watch.away or broken)
 
 
 def worth_telling(digest: Digest) -> bool:

@@ -147,9 +147,9 @@ def _watch(digest: Digest, zone: ZoneInfo) -> list[str]:
             f"{_plural(watch.held, 'event')} in quarantine, {watch.held_new:,} of them new: "
             "`billingwatch quarantine list` says why"
         )
-    if watch.depth is None:
+    if watch.away:
         lines.append("Redis did not answer: queue and workers are unknown")
-    else:
+    elif watch.depth is not None:
         wait = f"{_plural(watch.depth, 'batch', 'batches')} wait in the queue, the oldest for {_wait(watch.waiting)}"
         lines.append(wait if watch.depth else "the queue is empty")
         lines += [f"no `worker {name}` runs" for name in watch.missing or ()]

@@ -31,6 +31,7 @@ from notify.digest import (
     span,
     worth_telling,
 )
+from notify.policy import Policy
 from worker.desk import Desk
 from worker.health import channel_vitals, read_vitals
 
@@ -77,11 +78,17 @@ def _make(
         if not (desk.policy.digest.always or worth_telling(digest)):
             log.info("digest_skipped", kind=each.kind, account=account)
             return 0
-        told = channels(desk.policy, account)
-        for channel, why in told:
-            outbox.stage(conn, None, channel, "digest", why, now, now, content=content(digest))
+        told = stage(conn, desk.policy, digest, now)
         log.info("digest", kind=each.kind, account=account, channels=len(told))
         return len(told)
+
+
+def stage(conn: Connection, policy: Policy, digest: Digest, now: datetime) -> list[str]:
+    """Write down that it is to be told, to whom; the channels."""
+    told = channels(policy, digest.account)
+    for channel, why in told:
+        outbox.stage(conn, None, channel, "digest", why, now, now, content=content(digest))
+    return [channel for channel, _ in told]
 
 
 def collect(
@@ -216,6 +223,7 @@ def _watch(
         depth=vitals.depth if known else None,
         waiting=vitals.waiting,
         missing=tuple(sorted(name for name, count in vitals.workers.items() if not count)) if known else None,
+        away=vitals.redis_away > 0,
     )
 
 

@@ -168,7 +168,7 @@ WORTH: list[tuple[dict[str, Any], bool]] = [
     ({"watch": replace(WATCH, held_new=1, held=1)}, True),
     ({"watch": replace(WATCH, held=1)}, False),
     ({"watch": replace(WATCH, missing=("events",))}, True),
-    ({"watch": replace(WATCH, depth=None, waiting=None, missing=None)}, True),
+    ({"watch": replace(WATCH, depth=None, waiting=None, missing=None, away=True)}, True),
 ]
 
 
