@@ -72,8 +72,8 @@ def lines(found: Dossier) -> Iterator[str]:
     for name, value in described(found.incident).items():
         if name != "evidence":
             yield f"{name:>16}  {_said(value)}"
-    for title, said in (("Evidence", exhibit.signals), ("Mostly", exhibit.contributors)):
-        shown = list(said(found.incident.evidence))
+    for title, exhibited in (("Evidence", exhibit.signals), ("Mostly", exhibit.contributors)):
+        shown = list(exhibited(found.incident.evidence))
         yield from ([f"\n{title}", *(f"  {line}" for line in shown)] if shown else ())
     yield "\nTransitions"
     for row in found.log:
