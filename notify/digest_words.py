@@ -50,7 +50,7 @@ def view(digest: Digest) -> dict[str, Any]:
         "account": digest.account,
         "when": _days(digest),
         "against": before if figures else "",
-        "kind_words": {"this": "day" if digest.kind == "daily" else "week", "before": before},
+        "kind_words": {"this": "that day" if digest.kind == "daily" else "that week", "before": before},
         "zone": digest.zone,
         "open": [_incident(each, digest.made_at, zone) for each in digest.open],
         "open_count": f"{digest.open_count:,}",

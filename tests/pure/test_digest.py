@@ -1,6 +1,7 @@
 """When a digest is due in any zone and over changed clocks, whether it has anything to say, and how it reads."""
 
 from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -30,7 +31,7 @@ from notify.digest import (
 from notify.digest_words import title, view
 from notify.policy import DigestTimes, Policy
 from notify.route import Route
-from notify.template import SHIPPED
+from notify.template import SHIPPED, Templates
 from tests.factories import incident
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -302,3 +303,10 @@ def test_weekly_digest_names_its_days_and_the_change_is_told_only_of_many() -> N
 def test_digest_survives_its_way_through_json() -> None:
     assert digests.read(digests.content(FULL)) == FULL
     assert isinstance(digests.content(FULL)["made_at"], str)
+
+
+def test_template_of_ones_own_wins_and_the_others_stay(tmp_path: Path) -> None:
+    (tmp_path / "digest.txt").write_text("{{ open_count }} open")
+    message = digests.words(FULL, Templates(tmp_path))
+    assert message.text == "1 open"
+    assert "NOT WELL" in message.html
