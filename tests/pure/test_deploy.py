@@ -161,8 +161,12 @@ def test_the_dashboard_is_on_loopback_behind_a_password() -> None:
     assert str(environment(dashboard)["BILLINGWATCH_CONSOLE_PASSWORD"]).startswith("${BILLINGWATCH_CONSOLE_PASSWORD:?")
 
 
-def test_only_the_receiver_and_the_dashboard_have_ports() -> None:
-    assert {name for name, service in services().items() if service.get("ports")} == {"ingest", "rq-dashboard"}
+def test_only_what_stripe_or_people_ask_has_ports() -> None:
+    assert {name for name, service in services().items() if service.get("ports")} == {
+        "ingest",
+        "console",
+        "rq-dashboard",
+    }
 
 
 def test_nothing_starts_before_the_migrations_are_done() -> None:
