@@ -9,7 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from psycopg import Connection
 
+from billingwatch.log import configure
 from billingwatch.model import OWN
+from billingwatch.settings import Logs
 from billingwatch.store import incidents
 from tests.factories import incident
 from worker.heartbeat import LIMIT, LINGERING, Heartbeat, failing
@@ -103,13 +105,14 @@ def test_grave_incident_about_billingwatch_itself_is_a_failure_that_says_which(
 
 
 def test_failures_are_counted_and_logged_once_without_the_address(
-    conn: Connection, watcher: Watcher, now: datetime, capfd: pytest.CaptureFixture[str]
+    conn: Connection, watcher: Watcher, now: datetime, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    configure(Logs(level="debug"))  # at which urllib3 would write down every address
     heartbeat = Heartbeat(watcher.url)
     for watcher.mood in ("404", "500", "200"):
         ping(heartbeat, conn, now)
     assert (heartbeat.tally.arrived, heartbeat.tally.failed, heartbeat.tally.error) == (1, 2, "")
-    logged = "".join(capfd.readouterr())
+    logged = capsys.readouterr().err
     assert logged.count("heartbeat_failed") == 1
     assert "status 404" in logged
     assert "heartbeat_arrives_again" in logged
