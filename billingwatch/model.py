@@ -207,7 +207,9 @@ class Silence(Struct, frozen=True, kw_only=True):
 Feedback = Literal["confirmed", "expected", "false_alarm", "new_normal"]
 
 OWN = Tenant("billingwatch", True)  # whose incidents are about BillingWatch itself
-DRILL = "drill"  # how the names of accounts begin that are made up to try the way of an alert
+# How the names of accounts begin that are made up to try the way of an alert. No source's name has an underscore, and
+# Stripe's accounts begin with acct_.
+DRILL = "drill_"
 
 
 def utc(seconds: float) -> datetime:

@@ -18,6 +18,7 @@ from billingwatch.embedded.valkey import start_valkey, stop_valkey, valkey_pid
 __all__ = [
     "EmbeddedError",
     "Servers",
+    "find",
     "postgres_pid",
     "serve",
     "start_postgres",
@@ -46,3 +47,13 @@ def serve(folder: Path) -> Iterator[Servers]:
         database_url = start_postgres(folder)
         stack.callback(stop_valkey, folder)
         yield Servers(database_url, start_valkey(folder))
+
+
+def find(folder: Path) -> Servers | None:
+    """Both servers of `folder` where they run, whoever started them; None, and nothing is started, where they do not.
+
+    Raises EmbeddedError where they are not ours to use.
+    """
+    if postgres_pid(folder) is None or valkey_pid(folder) is None:
+        return None
+    return Servers(start_postgres(folder), start_valkey(folder))
