@@ -165,6 +165,32 @@ def feedback(ids: tuple[int, ...], verdict: Feedback, who: str, note: str, as_js
     _act(ids, note, as_json, lambda conn, incident, at: acts.feedback(conn, incident, verdict, who, at, note))
 
 
+@incidents.command()
+@click.option("--days", type=click.IntRange(1, 3650), default=90, show_default=True, help="Of incidents so far back.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON array.")
+def precision(days: int, as_json: bool) -> None:
+    """How many incidents of each detector people called real, and how many false alarms."""
+    from billingwatch.store import feedback as words
+
+    with open_store() as conn:
+        found = words.precision(conn, datetime.now(UTC) - timedelta(days=days))
+    if as_json:
+        click.echo(json.dumps(to_builtins(found), indent=2))
+        return
+    if not found:
+        click.echo(f"No incidents in {days} days.")
+        return
+    table = Table(box=None, pad_edge=False)
+    for title in ("detector", "incidents", "confirmed", "false alarms", "precision"):
+        table.add_column(title, justify="left" if title == "detector" else "right")
+    for each in found:
+        judged = each.confirmed + each.false_alarms
+        share = f"{100 * each.confirmed / judged:.0f} %" if judged else "nobody said"
+        counts = map(str, (each.incidents, each.confirmed, each.false_alarms))
+        table.add_row(escape(each.detector), *counts, share)
+    Console().print(table)
+
+
 def described(incident: Incident) -> dict[str, Any]:
     """The incident as JSON shows it: the shape of the backtest's incidents, with its id, state and evidence."""
     return {

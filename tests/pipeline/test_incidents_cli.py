@@ -321,3 +321,16 @@ def test_note_is_one_line_and_no_essay(conn: Connection) -> None:
     for note in ("two\nlines", "x" * 201):
         assert run("ack", str(id_), "--note", note).exit_code == 2
     assert (state(conn, id_), audit.read(conn)) == ("open", [])
+
+
+def test_precision_of_each_detector_is_what_people_said(conn: Connection, now: datetime) -> None:
+    assert succeed("precision") == "No incidents in 90 days.\n"
+    ids = [stored(conn, scope=f"price_{n}", opened_at=now) for n in range(3)]
+    stored(conn, detector="churn_spike", opened_at=now)
+    stored(conn, detector="volume_drop", opened_at=now - timedelta(days=91))
+    succeed("feedback", str(ids[0]), "confirmed")
+    succeed("feedback", *map(str, ids[1:]), "false_alarm")
+    rows = [" ".join(line.split()) for line in succeed("precision").splitlines()]
+    assert rows[1:] == ["churn_spike 1 0 0 nobody said", "refund_spike 3 1 2 33 %"]
+    assert told("precision")[1] == {"detector": "refund_spike", "incidents": 3, "confirmed": 1, "false_alarms": 2}
+    assert len(told("precision", "--days", "100")) == 3
