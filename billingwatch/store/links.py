@@ -11,12 +11,21 @@ LENGTH = 32  # bytes
 
 def key(conn: Connection) -> bytes:
     """The key that signs links, made at random when it is first asked for; two who ask at once get the same."""
-    conn.execute(
-        "INSERT INTO keys (name, value) VALUES (%s, %s) ON CONFLICT (name) DO NOTHING",
-        (NAME, secrets.token_bytes(LENGTH)),
-    )
-    ((value,),) = conn.execute("SELECT value FROM keys WHERE name = %s", (NAME,)).fetchall()
-    return bytes(value)
+    known = _key(conn)
+    if known is None:
+        conn.execute(
+            "INSERT INTO keys (name, value) VALUES (%s, %s) ON CONFLICT (name) DO NOTHING",
+            (NAME, secrets.token_bytes(LENGTH)),
+        )
+        known = _key(conn)
+    if known is None:
+        raise LookupError("the key is gone again")
+    return known
+
+
+def _key(conn: Connection) -> bytes | None:
+    row = conn.execute("SELECT value FROM keys WHERE name = %s", (NAME,)).fetchone()
+    return bytes(row[0]) if row else None
 
 
 def use(conn: Connection, nonce: str, act: str, at: datetime) -> bool:

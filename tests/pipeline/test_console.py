@@ -327,3 +327,15 @@ def test_act_that_fails_half_way_is_not_done_and_its_link_still_works(
     conn.execute("ALTER TABLE audit_ RENAME TO audit")
     assert (found(conn, opened).state, links.used(conn, "")) == ("open", {})
     assert console.press(link).status == 200
+
+
+def test_failure_that_nobody_foresaw_is_a_page_that_browsers_handle_like_the_others(
+    conn: Connection, console: Console, opened: int
+) -> None:
+    link = token(conn, opened, "ack")
+    console.now = None  # type: ignore[assignment]
+    for reply in (console.look(link), console.press(link)):
+        assert (reply.status, "Something went wrong" in reply.body) == (500, True)
+        assert {name: reply.headers.get(name) for name in pages.HEADERS} == pages.HEADERS
+        assert "Traceback" not in reply.body
+    assert found(conn, opened).state == "open"
