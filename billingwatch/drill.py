@@ -41,6 +41,11 @@ class Drill(Struct, frozen=True):
     timed_from: Literal["first", "last"] = "first"
 
     @property
+    def quick(self) -> bool:
+        """Whether nothing has to be learnt at all."""
+        return self.history is None and self.timed_from == "first"
+
+    @property
     def tenant(self) -> Tenant:
         """Whose events they are; every drill has an account of its own."""
         return Tenant(DRILL + self.detector, True)
