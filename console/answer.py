@@ -89,7 +89,7 @@ def press(conn: Connection, token: str, act: str, now: datetime) -> Page:
     chosen = act or found.act
     if chosen not in OFFERS or found.act not in ("", chosen):
         return UNKNOWN
-    if not links.use(conn, found.nonce, chosen, now):
+    if not links.use(conn, _once(found), chosen, now):
         return _page(conn, found, "used")
     outcome = _perform(conn, chosen, found.incident, now)
     return _page(conn, found, "done" if outcome.done else "already", f"Incident {found.incident} {outcome.said}.")
@@ -106,6 +106,11 @@ def _read(conn: Connection, token: str, now: datetime) -> Answer | Page:
         return UNKNOWN
 
 
+def _once(answer: Answer) -> str:
+    """What is used up: the links of a message share a nonce, and it may be about several incidents."""
+    return f"{answer.nonce} {answer.incident}"
+
+
 def _perform(conn: Connection, act: str, incident: int, now: datetime) -> Outcome:
     if act == "ack":
         return acts.ack(conn, incident, WHO, now)
@@ -119,7 +124,7 @@ def _page(conn: Connection, answer: Answer, status: Status = "offered", said: st
     if incident is None:
         return UNKNOWN
     latest = feedback.latest(conn, incident.id)
-    used = links.used(conn, answer.nonce)
+    used = links.used(conn, _once(answer))
     asked = [answer.act] if answer.act else [*OFFERS]
     hindered = {act: _hindrance(act, incident, latest.verdict if latest else None) for act in asked}
     if status == "offered" and answer.act:

@@ -13,7 +13,7 @@ from billingwatch.model import Incident
 from console.answer import Page, Status
 from detectors import exhibit
 from detectors.words import span
-from notify.message import clean
+from notify.wording import clean, happened
 
 FOLDER = Path(__file__).parent / "templates"
 STYLE = (FOLDER / "style.css").read_text(encoding="utf-8")
@@ -90,6 +90,7 @@ def _facts(incident: Incident, now: datetime) -> dict[str, str]:
     end = incident.resolved_at or now
     lasted = span(max(0, int((end - incident.first_breach_at).total_seconds())))
     found = {
+        "What": happened(incident),
         "State": {"open": "open, acknowledged by nobody", "acked": "acknowledged", "resolved": "over"}[incident.state],
         "Since": f"{_time(incident.first_breach_at)} ({lasted})",
         "Over": _time(incident.resolved_at) if incident.resolved_at else "",

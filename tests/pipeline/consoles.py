@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from datetime import datetime
 from http.client import HTTPConnection, HTTPResponse
+from secrets import token_hex
 from urllib.parse import urlencode
 
 import uvicorn
@@ -14,7 +15,7 @@ from billingwatch.cli.ingest import bind
 from billingwatch.store import links
 from console.app import build
 from console.store import PATIENCE, Store
-from notify.link import sign
+from notify.link import linker
 from tests.factories import NOON
 from tests.waiting import until
 
@@ -69,6 +70,7 @@ def serving(database_url: str, now: datetime, patience: float = PATIENCE) -> Ite
         listener.close()
 
 
-def token(conn: Connection, id_: int, act: str = "", at: datetime = NOON) -> str:
-    """What stands at the end of a link to the incident that was made `at` that time."""
-    return sign(id_, act, links.key(conn), at)
+def token(conn: Connection, id_: int, act: str = "", at: datetime = NOON, key: bytes = b"", nonce: str = "") -> str:
+    """What stands at the end of a link to the incident in a message of its own, made `at` that time."""
+    links_ = linker("", key or links.key(conn), nonce or token_hex(8), at)(id_)
+    return (links_.acts[act] if act else links_.page).rpartition("/")[2]

@@ -12,7 +12,7 @@ from billingwatch.store import acts, audit, feedback, incidents, links, markers,
 from console import pages
 from console.answer import OFFERS
 from console.app import LARGEST
-from notify.link import sign
+from notify.link import ACTS as KNOWN
 from tests.factories import NOON, incident
 from tests.pipeline.consoles import Console, serving, token
 from tests.waiting import together
@@ -83,6 +83,7 @@ def test_page_says_what_happened_since_when_at_what_cost_and_what_the_button_doe
     for part in (
         f"incident {opened}",
         "12 refunds in the last hour; usually 0.5 an hour",
+        "<dd>refund spike</dd>",
         "open, acknowledged by nobody",
         "2026-03-10 12:00 UTC (40 min)",
         "1,823.00 USD + 5,000 JPY",
@@ -162,6 +163,22 @@ def test_pressed_once_it_acts_and_pressed_again_it_says_that_it_was_used(
     assert f'value="{act}"' not in looked.body
 
 
+def test_links_of_one_message_are_used_incident_by_incident_and_act_by_act(
+    conn: Connection, console: Console, opened: int
+) -> None:
+    other = incidents.open_incident(conn, incident(scope="price_1"))
+    assert other is not None
+    assert console.press(token(conn, opened, "ack", nonce="one message")).status == 200
+    assert console.press(token(conn, opened, "", nonce="one message"), "ack").status == 409
+    assert console.press(token(conn, opened, "expected", nonce="one message")).status == 200
+    assert console.press(token(conn, other, "ack", nonce="one message")).status == 200
+    assert [found(conn, each).state for each in (opened, other)] == ["acked", "acked"]
+
+
+def test_every_act_of_a_link_is_offered() -> None:
+    assert tuple(OFFERS) == KNOWN
+
+
 def test_link_with_one_act_needs_no_name_and_takes_no_other(conn: Connection, console: Console, opened: int) -> None:
     link = token(conn, opened, "ack")
     assert console.press(link, "expected").status == 404
@@ -232,8 +249,8 @@ def test_link_that_was_changed_or_signed_elsewhere_is_unknown(conn: Connection, 
         link[:-2] + flipped + link[-1],
         link[1:],
         link.rpartition(".")[0],
-        sign(opened, "ack", b"another key" * 3, NOON),
-        sign(opened + 404, "ack", links.key(conn), NOON),
+        token(conn, opened, "ack", key=b"another key" * 3),
+        token(conn, opened + 404, "ack"),
         "x",
         "%00",
         "%ff.%ff",
