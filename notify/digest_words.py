@@ -1,30 +1,24 @@
 """How a digest reads: short enough for a phone, every currency by itself, times of the account's zone. Pure."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader
-
 from billingwatch.model import OWN, Money
 from notify.digest import DAYS, Digest, Figure, Listed, Told, well
-from notify.message import clean, spell
 from notify.telling import Message
-from notify.template import Templates
+from notify.template import FORMS, Templates
+from notify.wording import COLOURS, clean, spell
 
 CURRENCIES = 4  # listed one by one
 LEAST = 20  # counts of which a change is told in percent
-COLOURS = {"low": "#9aa5b1", "medium": "#e0a100", "high": "#e0651b", "critical": "#c62828"}
-_MARKUP = re.compile(r"([\\`*_\[\]<>#~|])")
 
 
 def write(digest: Digest, templates: Templates) -> Message:
     """The digest's message, with times in its own zone."""
     seen = view(digest)
-    text, markdown, html = (_render(templates, f"digest.{form}", seen) for form in ("txt", "md", "html"))
-    return Message(title(digest), text, markdown, html)
+    return Message(title(digest), **{form: templates.render(f"digest.{end}", seen) for form, end in FORMS.items()})
 
 
 def title(digest: Digest) -> str:
@@ -188,17 +182,3 @@ def _clock(moment: datetime, zone: ZoneInfo, beside: datetime | None = None) -> 
     if beside is not None and beside.astimezone(zone).date() == local.date():
         return f"{local:%H:%M}"
     return f"{local:%a} {local.day} {local:%b %H:%M}"
-
-
-def _render(templates: Templates, name: str, seen: Mapping[str, Any]) -> str:
-    shipped = PackageLoader("notify", "templates")
-    loader = ChoiceLoader([FileSystemLoader(templates.folder), shipped]) if templates.folder else shipped
-    environment = Environment(
-        loader=loader,
-        autoescape=name.endswith(".html"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=False,
-    )
-    environment.filters["md"] = lambda text: _MARKUP.sub(r"\\\1", str(text))
-    return environment.get_template(name).render(seen).strip()

@@ -47,7 +47,7 @@ class DigestTimes(Struct, frozen=True):
 
 _ABSENT = frozenset({"volume_drop", "revenue_drop", "webhook_silence", "webhook_lag"})
 INHIBITIONS = (
-    Inhibition(frozenset({"pipeline_lag", "worker_missing", "redis_high"}), _ABSENT),
+    Inhibition(frozenset({"pipeline_lag", "worker_missing", "redis_high", "redis_away"}), _ABSENT),
     Inhibition(frozenset({"webhook_silence"}), frozenset({"volume_drop", "revenue_drop", "mrr_drop", "webhook_lag"})),
     Inhibition(frozenset({"failure_rate"}), frozenset({"volume_drop", "revenue_drop", "churn_spike"}), severe=True),
 )

@@ -1,4 +1,4 @@
-"""What is told: the incidents of a message, the links it offers, and its words in each form a channel may want. Pure."""
+"""What is told: the incidents of a message, the links it offers, and its words in each form of a channel. Pure."""
 
 from collections.abc import Callable
 

@@ -121,7 +121,7 @@ class Clock:
             ("evaluations", evaluate_every, lambda conn, now: run_evaluations(conn, redis, now)),
             ("health", HEALTH_EVERY, health.run_once),
             ("reminders", REMIND_EVERY, lambda conn, now: remind.run_once(conn, desk, now)),
-            ("digests", DIGEST_EVERY, lambda conn, now: digest.run_once(conn, desk, now)),
+            ("digests", DIGEST_EVERY, lambda conn, now: digest.run_once(conn, desk, now, redis)),
             ("heartbeat", HEARTBEAT_EVERY, heartbeat.run_once),
             ("rescue", RESCUE_EVERY, lambda conn, now: run_rescue(conn, redis, now)),
             ("orphans", ORPHANS_EVERY, lambda conn, now: run_orphans(conn, redis, now)),

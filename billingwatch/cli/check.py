@@ -32,6 +32,7 @@ from billingwatch.store.connection import StoreAwayError, connect
 from detectors.registry import SHIPPED, Plan, Plans, settings
 from detectors.setting import spelled
 from detectors.threshold import Threshold
+from notify.message import problems
 from notify.template import Templates
 
 NO_LINKS = "none: BILLINGWATCH_BASE_URL, the console's public address, is not set"
@@ -231,7 +232,7 @@ def _rules() -> tuple[Rules, Plans | None, list[Finding]]:
     routes = f"{len(policy.routes) - 1} routes and the default one"
     found = [Finding("rules", True, f"{where}; {built_in} detectors, {own} rules; {routes}")]
     if policy.templates:
-        faults = Templates(Path(policy.templates)).problems()
+        faults = problems(Templates(Path(policy.templates)))
         found += [Finding("templates", False, fault) for fault in faults] or [
             Finding("templates", True, policy.templates)
         ]
