@@ -306,9 +306,9 @@ def test_test_message_arrives_and_is_marked_as_one(monkeypatch: pytest.MonkeyPat
     with listening() as sink:
         monkeypatch.setenv("BILLINGWATCH_APPRISE_URLS", sink.url)
         assert succeed("notify", "test") == "default: sent\n"
-        assert json.loads(succeed("notify", "test", "default", "--json")) == [
-            {"channel": "default", "ok": True, "url": f"json://127.0.0.1:{sink.port}/****", "error": ""}
-        ]
+        (told,) = json.loads(succeed("notify", "test", "default", "--json"))
+        assert (told["channel"], told["ok"], told["via"], told["error"]) == ("default", True, "direct", "")
+        assert told["url"] == f"json://127.0.0.1:{sink.port}/****"
         assert len(sink.posted) == 2
         assert all("TEST" in title for title in sink.titles())
 
