@@ -1,7 +1,8 @@
 """What stored events of a window tell about an incident: one observation a payment, refund, dispute or subscription.
 
 Reads one tenant's events of the window and nothing else, at most so many of them, the newest. Takes codes and ids,
-never what a person typed; judges nothing, and leaves out what it cannot read.
+never what a person typed; judges nothing, and leaves out what it cannot read. What changed just before is told by
+the marks of deploys and by the events of coupons and prices.
 """
 
 import re
@@ -16,6 +17,7 @@ from psycopg.rows import class_row
 from billingwatch.model import Tenant
 
 LIMIT = 5000  # events
+SHOWN = 3  # objects, and changes
 APART = timedelta(minutes=10)  # two equal payments of one payer that are closer than this are a double charge
 
 _FAILED = ("charge.failed", "payment_intent.payment_failed", "invoice.payment_failed")
@@ -33,7 +35,16 @@ _DELETED = "customer.subscription.deleted"
 _SUBSCRIPTIONS = (_DELETED, "customer.subscription.updated", "customer.subscription.created")
 _EXPIRED, _COMPLETED = "checkout.session.expired", "checkout.session.completed"
 
+# What may have made the difference, by event type as `object.how`, and what people call it.
+_CHANGES = {
+    **{f"coupon.{how}": "coupon" for how in ("created", "updated", "deleted")},
+    "promotion_code.created": "promotion code",
+    **{f"{thing}.{how}": "price" for thing in ("price", "plan") for how in ("created", "updated")},
+}
+
 _CODE = re.compile(r"[\w.:-]{1,80}", re.ASCII)  # words, names and addresses of people are none
+_WORD = re.compile(r"[\w.:/+#-]+")  # of a deploy's mark
+_PAGE = re.compile(r"(?:ch|py|pi|dp|du|sub)_[A-Za-z0-9_]{1,100}")  # what Stripe's dashboard has a page for
 
 
 class Observation(Struct, frozen=True):
@@ -44,6 +55,8 @@ class Observation(Struct, frozen=True):
     amount: int  # minor units; of a subscription what one period costs
     currency: str
     bad: bool
+    kind: str = "payment"  # or "dispute" or "subscription": what the object's page is about
+    id: str = ""  # the charge, else the payment intent; the dispute; the subscription
 
 
 class _Row(Struct):
@@ -174,6 +187,53 @@ def read_window(
     return gather(rows, start)
 
 
+def objects(observations: Iterable[Observation]) -> list[dict[str, str]]:
+    """Examples of what is bad, by `kind` and `id`, the largest amounts first; of whatever has a page.
+
+    Minor units are compared across currencies: a yen and a cent are closer than a yen and a dollar.
+    """
+    bad = [each for each in observations if each.bad and _PAGE.fullmatch(each.id)]
+    largest = sorted(bad, key=lambda each: -each.amount)
+    found = {each.id: {"kind": each.kind, "id": each.id} for each in largest}
+    return [*found.values()][:SHOWN]
+
+
+def read_changes(conn: Connection, tenant: Tenant, start: datetime, end: datetime) -> list[dict[str, Any]]:
+    """What changed in [start, end], the newest first: `at` (epoch seconds), `what`, `name`, and `how` it did.
+
+    A price is told once, though Stripe tells it as a plan, too. Of a deploy's mark nothing is taken that may be an
+    address.
+    """
+    types = [*_CHANGES]
+    rows = conn.execute(
+        """
+        SELECT starts_at AS at, 'deploy' AS type, text AS name FROM markers
+        WHERE account = %(account)s AND livemode = %(livemode)s AND kind = 'deploy'
+          AND starts_at >= %(start)s AND starts_at <= %(end)s
+        UNION ALL
+        SELECT created, type, object_id FROM events
+        WHERE account = %(account)s AND livemode = %(livemode)s AND created >= %(start)s AND created <= %(end)s
+          AND type = ANY(%(types)s)
+        ORDER BY at DESC, name, type LIMIT %(limit)s
+        """,
+        {
+            "account": tenant.account,
+            "livemode": tenant.livemode,
+            "start": start,
+            "end": end,
+            "types": types,
+            "limit": LIMIT,
+        },
+    ).fetchall()
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for at, type, text in rows:
+        name = " ".join(word for word in text.split() if _WORD.fullmatch(word))[:80].rstrip()
+        what, how = (_CHANGES[type], type.rpartition(".")[2]) if type in _CHANGES else ("deploy", "")
+        told = {"at": int(at.timestamp()), "what": what, "name": name, "how": how}
+        found.setdefault((what, name, how), told)
+    return [*found.values()][:SHOWN]
+
+
 def _read(
     conn: Connection, tenant: Tenant, types: Sequence[str], start: datetime, end: datetime, limit: int
 ) -> list[_Row]:
@@ -266,13 +326,27 @@ def _observe(rows: Sequence[_Row], bad: bool) -> Observation:
         dims = row.dims | dims
     if not bad:
         dims.pop("reason", None)
+    kind, id_ = _page(rows)
     return Observation(
         dims=dims,
         customer=next((row.customer for row in rows if row.customer), ""),
         amount=next((row.money for row in rows if row.money), 0),
         currency=next((row.currency for row in rows if row.currency), ""),
         bad=bad,
+        kind=kind,
+        id=id_,
     )
+
+
+def _page(rows: Sequence[_Row]) -> tuple[str, str]:
+    """What has a page: the claim that comes first of a payment's rows, where it is one; else the payment."""
+    first = rows[0]
+    if first.type == _DISPUTE:
+        return "dispute", first.id or ""
+    if first.type in _SUBSCRIPTIONS:
+        return "subscription", first.id or ""
+    ids = [row.charge for row in rows if row.charge] or [row.intent for row in rows if row.intent]
+    return "payment", ids[0] if ids else ""
 
 
 def _by(rows: Iterable[_Row], key: Callable[[_Row], str]) -> dict[str, list[_Row]]:

@@ -1,6 +1,7 @@
 """What the events of a window tell of an incident: each object once, whichever events told it, of one tenant."""
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -12,8 +13,9 @@ from psycopg import Connection
 
 from billingwatch.model import Tenant
 from billingwatch.simulator.objects import Json
-from billingwatch.store import events
-from billingwatch.store.evidence import Observation, read_window
+from billingwatch.store import events, markers
+from billingwatch.store.evidence import Observation, objects, read_changes, read_window
+from billingwatch.store.markers import Marker
 from detectors.contributors import contributors, customers, money
 from detectors.event import read_event
 from tests.factories import LIVE, NOON, TEST, charge, event
@@ -141,7 +143,10 @@ def test_values_are_the_cards_and_the_banks(conn: Connection, tell: Tell, name: 
         amount=4900,
         currency="usd",
         bad=True,
+        kind="payment",
+        id=found.id,
     )
+    assert found.id.startswith("ch_")
 
 
 def test_invoice_that_names_its_charge_adds_what_was_sold(conn: Connection, tell: Tell) -> None:
@@ -296,3 +301,113 @@ def test_an_outage_of_one_brand_is_explained_from_its_events(conn: Connection, t
     ]
     assert customers(seen) == len({each["data"]["object"]["customer"] for each in told[:25]} - {None})
     assert [str(each) for each in money(seen)] == ["725.00 USD"]
+
+
+# By the names of payloads: the metric, and what has a page of its own: the kind, and how its id begins.
+PAGES: dict[tuple[str, ...], tuple[str, str, str]] = {
+    ("charge.failed",): ("payment.failed", "payment", "ch_"),
+    ("payment_intent.payment_failed", "charge.failed"): ("payment.failed", "payment", "ch_"),
+    ("payment_intent.payment_failed-3ds",): ("payment.failed", "payment", "pi_"),
+    ("refund.created", "charge.succeeded"): ("refund.created", "payment", "ch_"),
+    ("charge.refunded",): ("refund.created", "payment", "ch_"),
+    ("charge.dispute.created", "charge.succeeded"): ("dispute.created", "dispute", "du_"),
+    ("radar.early_fraud_warning.created",): ("fraud_warning.created", "payment", "ch_"),
+    ("customer.subscription.deleted",): ("subscription.canceled", "subscription", "sub_"),
+}
+
+
+@pytest.mark.parametrize("names", PAGES, ids=" + ".join)
+def test_every_shape_tells_the_page_of_what_is_bad(conn: Connection, tell: Tell, names: tuple[str, ...]) -> None:
+    metric, kind, begins = PAGES[names]
+    for version in VERSIONS:
+        tenant = Tenant(version, True)
+        tell(*(payload(name, version) for name in names), tenant=tenant)
+        (shown,) = objects(read_window(conn, tenant, metric, *SPAN))
+        assert shown["kind"] == kind, version
+        assert re.fullmatch(f"{begins}[A-Za-z0-9]{{6,}}", shown["id"]), version
+
+
+def seen(id: str, amount: int = 100, *, bad: bool = True) -> Observation:
+    return Observation(dims={}, customer="", amount=amount, currency="usd", bad=bad, id=id)
+
+
+def test_examples_are_the_three_largest_of_what_is_bad_each_once() -> None:
+    some = [seen("ch_1", 5), seen("ch_2", 900), seen("ch_2", 700), seen("ch_3", 8000, bad=False), seen("pi_4", 800)]
+    assert [each["id"] for each in objects([*some, seen("ch_5", 6), seen("ch_6", 4)])] == ["ch_2", "pi_4", "ch_5"]
+    assert objects([]) == []
+
+
+@pytest.mark.parametrize("id", ["", "ch_", "evt_1", "cus_1", "ch_1/../../x", "ch_1?a=b", "ch_1 ", "CH_1", "mei@x.com"])
+def test_what_is_no_id_of_stripes_has_no_page(id: str) -> None:
+    assert objects([seen(id)]) == []
+
+
+def changed(type: str, at: int, id: str = "price_1") -> Json:
+    return event(type, {"id": id, "object": type.partition(".")[0]}, START + at)
+
+
+def changes(conn: Connection, tenant: Tenant = LIVE, hours: int = 6) -> list[tuple[int, str, str, str]]:
+    """What changed until noon, in seconds from then."""
+    found = read_changes(conn, tenant, NOON - timedelta(hours=hours), NOON)
+    return [(each["at"] - START, each["what"], each["name"], each["how"]) for each in found]
+
+
+def deploy(at: int, text: str, tenant: Tenant = LIVE, **fields: Any) -> Marker:
+    when = NOON + timedelta(seconds=at)
+    told: dict[str, Any] = {"kind": "deploy", "who": "ada", **fields}
+    return Marker(tenant=tenant, starts_at=when, ends_at=when, text=text, **told)
+
+
+def test_changes_are_the_three_newest_of_deploys_coupons_and_prices(conn: Connection, tell: Tell) -> None:
+    markers.add(conn, deploy(-700, "v2.31 of checkout"))
+    tell(
+        changed("coupon.created", -900, "SPRING20"),
+        changed("promotion_code.created", -800, "promo_1"),
+        changed("price.updated", -600),
+        changed("charge.succeeded", -10, "ch_1"),
+    )
+    assert changes(conn) == [
+        (-600, "price", "price_1", "updated"),
+        (-700, "deploy", "v2.31 of checkout", ""),
+        (-800, "promotion code", "promo_1", "created"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("type", "what", "how"),
+    [
+        ("coupon.created", "coupon", "created"),
+        ("coupon.updated", "coupon", "updated"),
+        ("coupon.deleted", "coupon", "deleted"),
+        ("promotion_code.created", "promotion code", "created"),
+        ("price.created", "price", "created"),
+        ("price.updated", "price", "updated"),
+        ("plan.created", "price", "created"),
+        ("plan.updated", "price", "updated"),
+    ],
+)
+def test_change_is_told_as_people_call_it(conn: Connection, tell: Tell, type: str, what: str, how: str) -> None:
+    tell(changed(type, -60, "x_1"))
+    assert changes(conn) == [(-60, what, "x_1", how)]
+
+
+def test_price_that_is_told_as_a_plan_too_is_one_change(conn: Connection, tell: Tell) -> None:
+    tell(changed("price.created", -60), changed("plan.created", -60), changed("price.updated", -30))
+    assert changes(conn) == [(-30, "price", "price_1", "updated"), (-60, "price", "price_1", "created")]
+
+
+def test_changes_of_another_time_or_tenant_and_other_marks_are_none(conn: Connection, tell: Tell) -> None:
+    hour = 3600
+    tell(changed("coupon.created", -hour, "first"), changed("coupon.created", 0, "last"))
+    tell(changed("coupon.created", -hour - 1, "before"), changed("coupon.created", 1, "after"))
+    tell(changed("coupon.created", -5, "theirs"), tenant=TEST)
+    markers.add(conn, deploy(-5, "theirs", Tenant("acct_1", True)))
+    markers.add(conn, deploy(-5, "a sale", kind="expected"))
+    for at in (-hour - 1, 1):
+        markers.add(conn, deploy(at, "another time"))
+    assert [name for _, _, name, _ in changes(conn, hours=1)] == ["last", "first"]
+
+
+def test_address_in_a_deploys_mark_is_left_out(conn: Connection) -> None:
+    markers.add(conn, deploy(-5, "v2 by mei@example.com <b>\n release-7"))
+    assert changes(conn) == [(-5, "deploy", "v2 by release-7", "")]
