@@ -32,11 +32,17 @@ CONFIG = """\
 [channels]
 console = "console://"
 {more}
+[alerts]
+group_wait = "2s"  # half a minute where nobody watches
+
 [detectors.webhook_silence]
 settle = 15  # seconds; 10 minutes where nobody watches
 """
 # Variables of the real installation, each also as …_FILE: the demo has its own.
-REAL = ("DATABASE_URL", "REDIS_URL", "STRIPE_WEBHOOK_SECRET", "BILLINGWATCH_APPRISE_URLS")
+REAL = (
+    *("DATABASE_URL", "REDIS_URL", "STRIPE_WEBHOOK_SECRET", "BILLINGWATCH_APPRISE_URLS"),
+    *("BILLINGWATCH_BASE_URL", "BILLINGWATCH_HEARTBEAT_URL", "BILLINGWATCH_CONSOLE_PASSWORD"),
+)
 EVERY = 5.0  # seconds between the clock's evaluations
 PATIENCE = 90.0  # seconds after the last event until what was not alerted counts as missed
 
@@ -77,17 +83,22 @@ def demo(leave: bool, port: int | None, urls: tuple[str, ...]) -> None:
         bring_up_to_date(environment)
         config = folder / "billingwatch.toml"
         config.write_text(CONFIG.format(more="".join(f"to{n} = {url!r}\n" for n, url in enumerate(urls, 1))))
-        environment |= {"STRIPE_WEBHOOK_SECRET": secret, "BILLINGWATCH_CONFIG": str(config.resolve())}
-        listener = bind("127.0.0.1", port or 0)
-        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        supervisor = Supervisor(commands(listener.fileno(), every=EVERY), environment)
+        listener, console = bind("127.0.0.1", port or 0), bind("127.0.0.1", 0)
+        address, pages = (f"http://127.0.0.1:{each.getsockname()[1]}" for each in (listener, console))
+        environment |= {
+            "STRIPE_WEBHOOK_SECRET": secret,
+            "BILLINGWATCH_CONFIG": str(config.resolve()),
+            "BILLINGWATCH_BASE_URL": pages,
+        }
+        supervisor = Supervisor(commands(listener.fileno(), console.fileno(), every=EVERY), environment)
         running = threading.Thread(target=supervisor.run, args=(stop,), name="supervisor")
         running.start()
         try:
             with connect(environment["DATABASE_URL"], "demo") as conn:
                 good = _play(conn, f"{address}/webhook", secret, stop, screen)
             if not leave and not stop.is_set():
-                screen.print(f"\nThe receiver stays up at {address} (health: /readyz). Ctrl-C ends the demo.")
+                screen.print(f"\nThe receiver stays up at {address} (health: /readyz), and the messages' links")
+                screen.print("can be followed: see an incident, answer it. Ctrl-C ends the demo.")
                 stop.wait()
         finally:
             stop.set()
