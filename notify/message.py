@@ -7,11 +7,12 @@ from typing import Any
 
 from billingwatch.model import SEVERITIES, Incident, Money, Tenant
 from notify.telling import Linker, Links, Message, Telling
-from notify.template import FORMS, NAMES, SHIPPED, Templates
+from notify.template import FORMS, NAMES, SHIPPED, Templates, marked
 from notify.wording import clean, happened, money_of, words
 
 REPEATED = "This may have reached you already: its sender was interrupted."
-SUMMARY_LENGTH = 3200  # characters of the list in plain text; a chat takes about 4,000 in all
+SUMMARY_LENGTH = 3500  # characters of plain text, and of Markdown; a chat takes about 4,000, with the title
+LINE_LENGTH = 100  # characters; who has to shorten the text leaves out whole lines
 WORST = 5  # of a summary, each in a line of its own
 
 
@@ -54,20 +55,22 @@ def summarise(
     accounts = len({each.tenant for each in ordered})
     by_kind = sorted(Counter(map(happened, ordered)).items(), key=lambda each: (-each[1], each[0]))
     rest = [_compact(each) for each in ordered[WORST:]]
-    shown = _fitting(rest, SUMMARY_LENGTH)
-    seen = {
+    seen: dict[str, Any] = {
         "count": len(ordered),
         "accounts": accounts,
         "kinds": [f"{what}: {count:,}" for what, count in by_kind],
         "worst": [words(_telling(each, tellings), at, zone) for each in ordered[:WORST]],
         "pages": {each.id: linker(each.id).page for each in ordered[:WORST]} if linker else {},
         "rest": rest,
-        "shown": rest[:shown],
-        "more": len(rest) - shown,
+        "shown": [],
+        "more": len(rest),
         "money": money_of(_total(ordered)),
     }
     worst = ordered[0].severity.upper()
     title = f"{len(ordered):,} more incidents on {accounts:,} account{'' if accounts == 1 else 's'}, worst {worst}"
+    bare = _rendered("summary", title, seen, templates)
+    lines = _fitting(rest, SUMMARY_LENGTH - max(len(bare.text), len(bare.markdown)))
+    seen |= {"shown": [", ".join(line) for line in lines], "more": len(rest) - sum(map(len, lines))}
     return _rendered("summary", title, seen, templates)
 
 
@@ -109,17 +112,25 @@ def _telling(incident: Incident, tellings: Sequence[Telling]) -> Telling:
 
 
 def _compact(incident: Incident) -> str:
-    return f"{incident.id} {incident.detector} {clean(incident.tenant.account)}"
+    over = " (over)" if incident.state == "resolved" else ""
+    return f"{incident.id} {clean(incident.detector)} {clean(incident.tenant.account)}{over}"
 
 
-def _fitting(lines: Sequence[str], length: int) -> int:
-    """How many of the lines fit."""
-    used = 0
-    for place, line in enumerate(lines):
-        used += len(line) + 2
+def _fitting(names: Sequence[str], length: int) -> list[list[str]]:
+    """As many of the names as fit, in lines; `length` is that of all, with what Markdown adds."""
+    lines: list[list[str]] = []
+    used = wide = 0
+    for name in names:
+        size = len(marked(name)) + 4  # what is between two of them, or two lines
+        used += size
         if used > length:
-            return place
-    return len(lines)
+            break
+        wide += size
+        if not lines or wide > LINE_LENGTH:
+            lines.append([])
+            wide = size
+        lines[-1].append(name)
+    return lines
 
 
 def _total(incidents: Sequence[Incident]) -> list[Money]:

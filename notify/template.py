@@ -25,8 +25,13 @@ def _environment(loader: BaseLoader) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters["md"] = lambda text: _MARKUP.sub(r"\\\1", str(text))
+    found.filters["md"] = marked
     return found
+
+
+def marked(text: object) -> str:
+    """The text so that Markdown shows it as it is."""
+    return _MARKUP.sub(r"\\\1", str(text))
 
 
 class Templates:

@@ -294,8 +294,8 @@ def _figure(incident: Incident, reason: Reason, at: datetime) -> str:
 
 
 def _number(incident: Incident, value: float) -> str:
-    """`value` as people read it; "" where it is no number."""
-    if not math.isfinite(value):
+    """`value` as people read it; "" where it is no number, and of our own incidents, whose sentence says of what."""
+    if not math.isfinite(value) or incident.tenant == OWN:
         return ""
     if incident.detector == _SHARE:
         return f"{_short(100 * value)} %"
@@ -304,8 +304,8 @@ def _number(incident: Incident, value: float) -> str:
 
 
 def _currency(incident: Incident) -> str:
-    """The currency that the incident's numbers are of; "" where events are counted."""
-    return incident.scope if _CURRENCY.fullmatch(incident.scope) else ""
+    """The currency that the incident's numbers are of; "" where events are counted, and of a channel called `ops`."""
+    return incident.scope if _CURRENCY.fullmatch(incident.scope) and incident.tenant != OWN else ""
 
 
 def _peak(incident: Incident) -> str:

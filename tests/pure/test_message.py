@@ -15,7 +15,7 @@ from billingwatch.model import OWN, Incident, Money, Reason, Tenant
 from detectors.contributors import Contributor
 from notify import message, wording
 from notify.link import linker
-from notify.telling import Message, Telling
+from notify.telling import Linker, Message, Telling
 from notify.template import SHIPPED, Templates
 from tests.pure.messages import AT, CARD_LIKE, incident
 
@@ -495,20 +495,41 @@ def test_a_summary_names_every_incident_and_tells_the_worst() -> None:
     assert "cancellation spike: 50, refund spike: 50" in found.text
     assert "At risk in all: 50.50 USD" in found.text
     assert found.text.index("77. CRITICAL: refund spike on acct_0077") < found.text.index("100. LOW")
-    for form in (found.text, found.html):
-        assert [number for number in range(1, 101) if f"acct_{number:04}" not in form] == []
-    assert len(found.text) < 4000
+    assert [number for number in range(1, 101) if f"acct_{number:04}" not in found.html] == []
+    named = {*re.findall(r"acct_\d{4}", found.text)}
+    assert f"and {100 - len(named)} more: billingwatch incidents list --open" in found.text
+    assert len(named) > 50
 
 
-def test_a_summary_of_a_thousand_says_how_many_it_does_not_name() -> None:
+@pytest.mark.parametrize("links", [None, LINKER])
+def test_a_summary_of_a_thousand_fits_a_chat_and_says_how_many_it_does_not_name(links: Linker | None) -> None:
     crowd = [
         Telling(incident=incident(id=n, tenant=Tenant(f"acct_{n:016}", True)), reason="first") for n in range(1000)
     ]
-    found = message.summarise(crowd, AT)
-    assert len(found.text) < 4096
+    found = message.summarise(crowd, AT, linker=links)
+    assert max(len(found.text), len(found.markdown)) <= message.SUMMARY_LENGTH
+    assert max(map(len, found.text.splitlines())) < 150  # whoever cuts it leaves out whole lines
     shown = len(re.findall(r"acct_\d{16}", found.text))
     assert f"and {1000 - shown} more: billingwatch incidents list --open" in found.text
     assert len(re.findall(r"acct_\d{16}", found.html)) >= 1000
+
+
+def test_what_is_over_is_marked_in_a_summary() -> None:
+    crowd = [Telling(incident=incident(id=n), reason="first") for n in range(5)]
+    over = incident(id=77, severity="low", state="resolved", resolved_at=AT)
+    text = message.summarise([*crowd, Telling(incident=over, reason="resolved")], AT).text
+    assert text.endswith("\n77 failure_rate default (over)")
+
+
+@pytest.mark.parametrize("reason", ["worse", "resolved"])
+def test_a_channel_named_like_a_currency_is_no_money(reason: Reason) -> None:
+    """Every channel may have a name of three letters; its numbers are tries that failed, which its sentence tells."""
+    about = incident(
+        tenant=OWN, detector="channel_broken", metric="channel_broken", scope="ops", observed=4, at_risk=(), customers=0
+    )
+    composed = told(msgspec.structs.replace(about, resolved_at=AT), reason, told=3)
+    assert "OPS" not in composed.title + composed.text
+    assert "peak" not in composed.text
 
 
 # --- templates of one's own ------------------------------------------------------------------------------------------
