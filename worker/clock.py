@@ -16,7 +16,7 @@ from redis import Redis
 from billingwatch import queues
 from billingwatch.queues import ALERTS, EVALUATE, EVENTS, Queue
 from billingwatch.rules import Rules
-from billingwatch.store import accounts, events, outbox, payers, rollups
+from billingwatch.store import accounts, events, links, outbox, payers, rollups
 from billingwatch.store.connection import StoreAwayError, connect
 from detectors.registry import Plans
 from worker import digest, remind
@@ -34,6 +34,7 @@ AHEAD = 3  # months whose partitions exist before they begin
 ACTIVE = timedelta(days=30)  # a tenant without an event for longer has nothing that time could change
 CLAIMS_KEPT = timedelta(days=35)  # past Stripe's 30 days of replayable events
 PAYERS_KEPT = timedelta(days=2)  # a payment made twice is told within minutes, or comes late
+LINKS_KEPT = timedelta(days=31)  # a link is good for 30 days at most
 IMPATIENT = timedelta(seconds=1)  # news older than this that no evaluation saw is enqueued again
 
 TICK = 0.25  # seconds; what is due is sent so much later at the most
@@ -104,6 +105,7 @@ def run_housekeeping(conn: Connection, rules: Rules, now: datetime) -> None:
         log.info("dropped", partition=name)
     while rollups.forget_claims(conn, now - CLAIMS_KEPT) or payers.forget(conn, now - PAYERS_KEPT):
         pass
+    links.forget(conn, now - LINKS_KEPT)
 
 
 class Clock:

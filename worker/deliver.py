@@ -11,16 +11,17 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 from msgspec import Struct
-from notify.link import linker
 from psycopg import Connection
 
 from billingwatch.model import DRILL, OWN, Alert
+from billingwatch.picture import Hours, draw
 from billingwatch.store import deliveries, incidents, links, outbox, silences
 from billingwatch.store.deliveries import Kind
 from billingwatch.store.deliveries import Outcome as Ended
 from notify import digest
 from notify.breaker import Outcome, broken, opened
 from notify.decision import HOUR, Hold, Pending, Scene, decide
+from notify.link import linker
 from notify.message import compose, sample, summarise
 from notify.payload import payload
 from notify.retry import delay
@@ -28,7 +29,10 @@ from notify.route import Routed, labels, route
 from notify.send import Delivery, send, takes_pictures
 from notify.telling import Linker, Message, Telling
 from worker.desk import Desk
+from worker.digest_picture import digest_picture
 from worker.health import end_own, raise_own
+from worker.picture import read_hours
+from worker.process import Process
 
 log = structlog.get_logger(__name__)
 
@@ -66,9 +70,11 @@ def drain(process: Process, name: str, clock: Callable[[], datetime] = lambda: d
         if claimed is None:
             return tried
         hours = process.store(lambda conn: hours_of(conn, name, claimed, desk))  # noqa: B023
-        delivery = dispatch(name, claimed, desk, picture(claimed, hours))
+        delivery = dispatch(name, claimed, desk, picture(claimed, hours, desk))
         ended = clock()
         process.store(lambda conn: finish(conn, name, claimed, delivery, desk, ended))  # noqa: B023
+        for template, fault in desk.templates.take_faults().items():
+            log.warning("template_failed", template=template, why=fault, hint="the shipped one stood in")
         tried += 1
 
 
@@ -118,11 +124,14 @@ def hours_of(conn: Connection, name: str, claimed: Claimed, desk: Desk) -> Hours
     return None if incident.tenant == OWN else read_hours(conn, incident, plan, claimed.at)
 
 
-def picture(claimed: Claimed, hours: Hours | None) -> bytes | None:
+def picture(claimed: Claimed, hours: Hours | None, desk: Desk) -> bytes | None:
     """The PNG that goes with the message; None where it has none."""
     if claimed.kind == "digest":
         return digest_picture(digest.read(claimed.alerts[0].content or {}))
-    return draw(claimed.tellings[0].incident, hours) if hours else None
+    if hours is None:
+        return None
+    incident = claimed.tellings[0].incident
+    return draw(incident, hours, desk.zone(incident.tenant))
 
 
 def dispatch(name: str, claimed: Claimed, desk: Desk, picture: bytes | None = None) -> Delivery:
@@ -256,7 +265,7 @@ def _claim(
             kind=kind,
             tenant=tenant,
             urgent=any(each.urgent for each in pending),
-            alerts=len(alerts),
+            alerts=tuple(each.id for each in alerts),
             title=plain.title,
             body=plain.text,
             repeats=root,
@@ -265,17 +274,20 @@ def _claim(
     )
     if not outbox.claim(conn, alerts, delivery, f"sent: {why or kind}", now):
         raise RuntimeError("alerts were claimed past the channel's lock")
-    offered = desk.base_url and tellings
-    key = links.key(conn) if offered else b""
     return Claimed(
         delivery=delivery,
         root=root or delivery,
         kind=kind,
         alerts=tuple(alerts),
         tellings=tuple(tellings),
-        message=words(linker(desk.base_url, key, secrets.token_urlsafe(9))) if offered else plain,
+        message=words(_linker(conn, desk, now)) if desk.base_url and tellings else plain,
         at=now,
     )
+
+
+def _linker(conn: Connection, desk: Desk, now: datetime) -> Linker:
+    """Links of one message, with a nonce of its own."""
+    return linker(desk.base_url, links.key(conn), secrets.token_urlsafe(9), now, desk.policy.links)
 
 
 def _tellings(conn: Connection, name: str, pending: Sequence[Pending]) -> list[Telling]:

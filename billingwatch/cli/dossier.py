@@ -104,7 +104,6 @@ def _messages(found: Dossier) -> Iterator[str]:
     yield "\nMessages"
     if not found.alerts:
         yield "  none"
-    attempts = {row["id"]: row for row in found.deliveries}
     for row in found.alerts:
         outcome = f"{row['state']} after {row['attempts']} {'try' if row['attempts'] == 1 else 'tries'}"
         outcome += f": {row['error']}" if row["error"] else ""
@@ -113,9 +112,7 @@ def _messages(found: Dossier) -> Iterator[str]:
             yield f"    decided: {row['verdict']}"
         if row["state"] == "staged":
             yield f"    looked at again: {_time(row['next_try'])}"
-        delivery = attempts.get(row["delivery"])
-        if delivery:
-            yield f"    {_attempt(delivery)}"
+        yield from (f"    {_attempt(each)}" for each in found.deliveries if row["id"] in each["alerts"])
 
 
 def _attempt(row: Mapping[str, Any]) -> str:

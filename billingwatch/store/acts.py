@@ -12,7 +12,7 @@ from msgspec import Struct
 from psycopg import Connection
 
 from billingwatch.model import OWN, Feedback, Incident, Silence, State
-from billingwatch.store import accounts, audit, incidents, markers, silences
+from billingwatch.store import accounts, audit, incidents, markers, outbox, silences
 from billingwatch.store import feedback as words
 from billingwatch.store.markers import Kind, Marker
 
@@ -90,7 +90,7 @@ def feedback(conn: Connection, incident: int, verdict: Feedback, who: str, at: d
     to: State = "resolved" if verdict == "new_normal" else "acked"
     before = incidents.set_state(conn, incident, _before(to), to, at)
     if before is not None:
-        incidents.log(conn, incident, at, before, to, f"by hand: {VERDICTS[verdict]}", who)
+        _transition(conn, incident, before, to, f"by hand: {VERDICTS[verdict]}", who, at)
         details.append(to)
     audit.note(conn, at, who, "feedback", f"incident {incident}", _joined(*details, note))
     said = f"is called {VERDICTS[verdict]}" + (f", and {to}" if before is not None else "")
@@ -107,9 +107,17 @@ def _move(
     before = incidents.set_state(conn, incident, states, to, at)
     if before is None:
         return Outcome(done=False, said=f"is {found.state} already", incident=found)
-    incidents.log(conn, incident, at, before, to, "by hand", who)
+    _transition(conn, incident, before, to, "by hand", who, at)
     audit.note(conn, at, who, "ack" if to == "acked" else "resolve", f"incident {incident}", note)
     return Outcome(done=True, said=f"is {to}", incident=incidents.read_one(conn, incident))
+
+
+def _transition(conn: Connection, incident: int, before: State, to: State, why: str, who: str, at: datetime) -> None:
+    """Write it down; that it is over is told to whoever was told of it."""
+    incidents.log(conn, incident, at, before, to, why, who)
+    if to == "resolved":
+        for channel in outbox.channels_of(conn, incident):
+            outbox.stage(conn, incident, channel, "resolved", "told of it before", at, at)
 
 
 def _before(to: State) -> tuple[State, ...]:

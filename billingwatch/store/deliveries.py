@@ -24,7 +24,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
     kind: Kind
     tenant: Tenant | None = None
     urgent: bool = False
-    alerts: int = 1
+    alerts: tuple[int, ...] = ()  # their ids
     title: str
     body: str  # as plain text, without signed links
     repeats: int | None = None
@@ -60,7 +60,7 @@ def begin(conn: Connection, delivery: Delivery, now: datetime) -> int:
             tenant.account,
             tenant.livemode,
             delivery.urgent,
-            delivery.alerts,
+            list(delivery.alerts),
             delivery.title,
             delivery.body,
             now,
@@ -145,8 +145,8 @@ def read_for(conn: Connection, incident: int) -> list[dict[str, Any]]:
     with conn.cursor(row_factory=dict_row) as cursor:
         cursor.execute(
             """
-            SELECT id, channel, kind, claimed_at, ended_at, outcome, error, repeats, title FROM deliveries
-            WHERE id IN (SELECT delivery FROM alerts WHERE incident = %s) ORDER BY id
+            SELECT id, channel, kind, alerts, claimed_at, ended_at, outcome, error, repeats, title FROM deliveries
+            WHERE alerts && ARRAY(SELECT id FROM alerts WHERE incident = %s) ORDER BY id
             """,
             (incident,),
         )

@@ -23,7 +23,7 @@ CREATE TABLE deliveries (
     account    text        NOT NULL DEFAULT '',  -- whose; '' where it speaks of several, or of none
     livemode   boolean     NOT NULL DEFAULT true,
     urgent     boolean     NOT NULL DEFAULT false,  -- it spoke of something critical
-    alerts     integer     NOT NULL,             -- how many
+    alerts     bigint[]    NOT NULL,             -- which
     title      text        NOT NULL,
     body       text        NOT NULL,             -- as plain text, without the signed links
     claimed_at timestamptz NOT NULL,
@@ -34,6 +34,7 @@ CREATE TABLE deliveries (
     CONSTRAINT deliveries_ended CHECK ((ended_at IS NULL) = (outcome IS NULL))
 );
 CREATE INDEX deliveries_by_channel ON deliveries (channel, claimed_at DESC);
+CREATE INDEX deliveries_by_alert ON deliveries USING gin (alerts);
 
 CREATE TABLE silences (
     id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

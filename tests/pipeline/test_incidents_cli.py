@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from msgspec import to_builtins
+from msgspec.structs import replace
 from psycopg import Connection
 
 from billingwatch.model import OWN, Money, Silence
@@ -54,14 +55,13 @@ def state(conn: Connection, id_: int) -> str:
 def opened(conn: Connection) -> int:
     """An open incident with its log and a message that could not be sent; its id."""
     id_ = stored(conn, at_risk=(Money(182300, "usd"), Money(5000, "jpy")), customers=31, scope="price_1")
-    outbox.stage(conn, id_, "ops", "first", "default route", NOON, NOON)
-    first = deliveries.begin(conn, Delivery(channel="ops", kind="alert", title="Title", body="Body"), NOON)
+    alerts = (outbox.stage(conn, id_, "ops", "first", "default route", NOON, NOON),)
+    message = Delivery(channel="ops", kind="alert", title="Title", body="Body", alerts=alerts)
+    first = deliveries.begin(conn, message, NOON)
     assert outbox.claim(conn, outbox.waiting(conn, "ops", NOON), first, "first", NOON)
     deliveries.end(conn, first, "unknown", "the sender died", NOON + MINUTE)
     outbox.again(conn, first, NOON, "the sender died")
-    second = deliveries.begin(
-        conn, Delivery(channel="ops", kind="alert", title="Title", body="Body", repeats=first), NOON + MINUTE
-    )
+    second = deliveries.begin(conn, replace(message, repeats=first), NOON + MINUTE)
     assert outbox.claim(conn, outbox.waiting(conn, "ops", NOON), second, "first", NOON + MINUTE)
     deliveries.end(conn, second, "refused", "HTTP 404", NOON + MINUTE + timedelta(seconds=2))
     outbox.give_up(conn, second, "HTTP 404")
