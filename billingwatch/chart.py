@@ -14,6 +14,7 @@ import numpy as np
 from msgspec import Struct
 
 from billingwatch.model import Incident, Tenant, decimals
+from detectors.calendar import Floats
 from detectors.catalogue import kind
 from detectors.registry import Plan
 from detectors.share import STRATA
@@ -144,46 +145,59 @@ def line_of(incident: Incident, plan: Plan) -> str:
 
 
 def look(strip: Strip, name: str) -> Band | None:
-    """The strip's newest hour of a line, and the hours before it for a day; None where there is no such line.
+    """The strip's newest hour of a line, and the hours before it for a day; None where there is no such line."""
+    found = trace(strip, name, np.arange(BINS, len(strip.mask) + 1, BINS, dtype=np.float64)[-DAY:])
+    if found is None:
+        return None
+    middle, low, high = (float(each[-1]) for each in (found.middle, found.low, found.high))
+    return Band(found.counts.tolist(), middle, low, high)
+
+
+class Trace(Struct, frozen=True):
+    """A line over hours: what each held, in what one would say, and between what it usually lies; nan is unknown."""
+
+    counts: Floats
+    middle: Floats
+    low: Floats
+    high: Floats
+
+
+def trace(strip: Strip, name: str, ends: Floats) -> Trace | None:
+    """The line in the hour before each of `ends`, positions in the strip; None where there is no such line.
 
     The band is what nineteen of twenty such hours lie in, around the least and the most that is plausible.
     """
+    view = View(ends, (BINS,))
     if name == FAILURE:
-        return _failures(strip, tuple(STRATA))
+        return _failures(strip, view, tuple(STRATA))
     family, _, stratum = name.partition(".")
     if family == FAILURE and stratum in STRATA:
-        return _failures(strip, (stratum,))
+        return _failures(strip, view, (stratum,))
     line = strip.lines.get(name)
     if line is None:
         return None
     worth = line.unit / 10 ** decimals(stratum) if kind(name) != name else line.unit
-    counts = _hourly(line.counts * worth)
+    counts = view.count(line)[0] * worth
     if not line.known:
-        return Band(counts)
-    view = View(np.array([float(len(line.counts))]), (BINS,))
+        unknown = np.full(len(ends), nan)
+        return Trace(counts, unknown, unknown, unknown)
     low, middle, high = view.least(line.low), view.least(line.mid), view.most(line.high)
     below = low - 2 * np.sqrt(view.variance(line, low, line.dispersion.down))
     above = high + 2 * np.sqrt(view.variance(line, high, line.dispersion.up))
-    return Band(counts, float(middle[0, 0]) * worth, max(0.0, float(below[0, 0])) * worth, float(above[0, 0]) * worth)
+    return Trace(counts, middle[0] * worth, np.maximum(below[0], 0.0) * worth, above[0] * worth)
 
 
-def _failures(strip: Strip, strata: tuple[str, ...]) -> Band:
+def _failures(strip: Strip, view: View, strata: tuple[str, ...]) -> Trace:
     """Failures have no rhythm of their own: so many of the attempts."""
-    counts = np.zeros(len(strip.mask))
-    mean = variance = 0.0
+    counts, mean, variance = (np.zeros(len(view.ends)) for _ in range(3))
     for stratum in strata:
         rate = strip.rates[stratum]
-        counts = counts + strip.lines[f"failure.{stratum}"].counts
-        part = float(strip.lines[f"attempt.{stratum}"].counts[-BINS:].sum()) * rate.share
+        counts += view.count(strip.lines[f"failure.{stratum}"])[0]
+        part = view.count(strip.lines[f"attempt.{stratum}"])[0] * rate.share
         mean += part
         variance += part * (1 - rate.share) + (rate.tau * part) ** 2
-    spread = 2 * variance**0.5
-    return Band(_hourly(counts), mean, max(0.0, mean - spread), mean + spread)
-
-
-def _hourly(bins: np.ndarray[Any, np.dtype[np.float64]]) -> list[float]:
-    found: list[float] = bins[-DAY * BINS :].reshape(-1, BINS).sum(1).tolist()
-    return found
+    spread = 2 * np.sqrt(variance)
+    return Trace(counts, mean, np.maximum(mean - spread, 0.0), mean + spread)
 
 
 def _drawn(incident: Incident, end: int) -> dict[str, Any]:

@@ -1,21 +1,19 @@
 """The picture of a digest: payments, failed first attempts and refunds, this span against the one a week before."""
 
-import struct
-import zlib
 from datetime import date, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
 
+from billingwatch.chart import SCHEMA
+from billingwatch.picture import squeezed
 from notify.digest import DAYS, Digest, Series
 
-SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 LARGEST = 120_000  # bytes
 NOW, BEFORE, GRID = "#1f5fa8", "#b8c4d0", "#eceff2"
 WIDTH, HEIGHT = 600, 110  # pixels of one of the small multiples
 SCALE = 1.5
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def digest_picture(digest: Digest) -> bytes | None:
@@ -30,23 +28,6 @@ def digest_picture(digest: Digest) -> bytes | None:
     png: bytes = vl_convert.vegalite_to_png(msgspec.json.encode(_spec(digest, shown)).decode(), scale=SCALE)
     small = squeezed(png)
     return small if len(small) <= LARGEST else None
-
-
-def squeezed(png: bytes) -> bytes:
-    """The same picture, packed as tightly as zlib can: vl-convert is four times as quick and as large."""
-    kept, data, place = [], b"", len(_SIGNATURE)
-    while place < len(png):
-        (length,) = struct.unpack_from(">I", png, place)
-        kind, body = png[place + 4 : place + 8], png[place + 8 : place + 8 + length]
-        place += 12 + length
-        if kind == b"IDAT":
-            data += body
-        else:
-            kept.append((kind, body))
-    kept.insert(-1, (b"IDAT", zlib.compress(zlib.decompress(data), 9)))  # before the end
-    return _SIGNATURE + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in kept
-    )
 
 
 def _spec(digest: Digest, shown: list[Series]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from redis import Redis
 
 from billingwatch.cli.digest import digest as command
 from billingwatch.model import OWN, Money
+from billingwatch.picture import squeezed
 from billingwatch.store import incidents
 from detectors.registry import configure
 from notify.digest import Digest, read, slots, span
@@ -24,7 +25,7 @@ from tests.pipeline.command import isolate
 from tests.pure.test_digest import BERLIN, DAY, FULL
 from worker import digest
 from worker.desk import Desk
-from worker.digest_picture import LARGEST, digest_picture, squeezed
+from worker.digest_picture import LARGEST, digest_picture
 from worker.process import Process
 from worker.record import record
 
