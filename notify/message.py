@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, tzinfo
 from typing import Any
 
-from billingwatch.model import SEVERITIES, Incident, Money, Tenant
+from billingwatch.model import SEVERITIES, Incident, Money
+from notify.example import EXAMPLES, NIGHT
 from notify.telling import Linker, Links, Message, Telling
 from notify.template import FORMS, NAMES, SHIPPED, Templates, marked
 from notify.wording import clean, happened, money_of, words
@@ -83,11 +84,11 @@ def sample() -> Message:
 
 
 def problems(templates: Templates) -> list[str]:
-    """What is wrong with the user's own templates: each is tried with an example."""
+    """What is wrong with the user's own templates: each is tried with examples."""
     found = templates.strangers()
-    tellings = [Telling(incident=EXAMPLE, reason="first", attached=(EXAMPLE,))] * (WORST + 2)
-    compose(tellings[:2], EXAMPLE.opened_at, linker=lambda id_: _EXAMPLE_LINKS, repeated=True, templates=templates)
-    summarise(tellings, EXAMPLE.opened_at, linker=lambda id_: _EXAMPLE_LINKS, templates=templates)
+    some = [Telling(incident=each, reason="first", attached=(each,)) for each in EXAMPLES.values()] * 2
+    compose(some, NIGHT, linker=lambda id_: _EXAMPLE_LINKS, repeated=True, templates=templates)
+    summarise(some, NIGHT, linker=lambda id_: _EXAMPLE_LINKS, templates=templates)
     found += [f"{name}: {fault}" for name, fault in templates.take_faults().items() if name in NAMES]
     return found
 
@@ -141,37 +142,4 @@ def _total(incidents: Sequence[Incident]) -> list[Money]:
     return [Money(amount, currency) for currency, amount in sums.most_common()]
 
 
-_NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
-EXAMPLE = Incident(
-    id=12,
-    tenant=Tenant("default", True),
-    detector="failure_rate",
-    metric="payment.failed",
-    severity="critical",
-    opened_at=_NOON,
-    first_breach_at=_NOON - timedelta(minutes=12),
-    last_breach_at=_NOON,
-    observed=0.41,
-    expected=0.06,
-    limit=0.19,
-    peak=0.44,
-    window=1800,
-    why="24 of 58 checkout payments failed in 30 min (41%); usually 6%; by normal variation once in 2 trillion",
-    at_risk=(Money(66_700, "usd"), Money(14_500, "eur")),
-    customers=19,
-    evidence={
-        "contributors": [
-            {
-                "dimension": "decline code",
-                "value": "do_not_honor",
-                "count": 20,
-                "total": 24,
-                "share": 0.8,
-                "usual": None,
-            }
-        ],
-        "changes": [{"at": int(_NOON.timestamp()) - 1440, "what": "deploy", "name": "v2.31", "how": ""}],
-        "objects": [{"kind": "payment", "id": "ch_3Example"}],
-    },
-)
 _EXAMPLE_LINKS = Links("https://example.com/answer/page", {"ack": "https://example.com/answer/ack"})
