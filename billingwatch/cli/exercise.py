@@ -243,7 +243,8 @@ def _result(course: Course, stage: Stage, stop: Event) -> Result:
 def _heard(told: Told, course: Course, wait: timedelta) -> Heard:
     if told.state == "sent" and told.sent_at:
         return Heard(told.channel, _after(course, told.sent_at.timestamp()), wait.total_seconds(), told.state)
-    why = told.error or told.verdict or f"not due before {told.next_try:%H:%M:%S} UTC"
+    due = "since" if told.next_try < datetime.now(UTC) else "not before"
+    why = told.error or told.verdict or f"due {due} {told.next_try:%H:%M:%S} UTC, and not sent"
     return Heard(told.channel, None, wait.total_seconds(), told.state, why)
 
 
