@@ -24,6 +24,7 @@ COLOURS = {"low": "#9aa5b1", "medium": "#e0a100", "high": "#e0651b", "critical":
 CURRENCIES = 4  # listed one by one; a phone shows no more
 ATTACHED = 3
 HOUR = 3600  # seconds
+SHORTEST = 300  # seconds; what a minute brought says little about the hour
 
 # What happened, by detector; where it is not listed, the metric speaks.
 _DETECTORS = {
@@ -39,6 +40,20 @@ _DETECTORS = {
     "revenue_drop": "revenue drop",
     "mrr_drop": "MRR drop",
 }
+_TODO = {
+    "failure_rate": "undo what was changed just before; see status.stripe.com; ask who shares the code or brand above.",
+    "card_testing": "put a CAPTCHA or a limit before the checkout, block the cards in Radar, refund what went through.",
+    "duplicate_charges": "stop the job or release that charges, then refund the second payment of each.",
+    "refund_spike": "find the person or API key that refunds, and stop it.",
+    "churn_spike": "read the reasons of the newest cancellations: a bug, a mail, a price, a script?",
+    "dispute_spike": "look what the disputed payments share; answer each before it is due.",
+    "volume_drop": "try to buy something yourself; undo the last deploy.",
+    "revenue_drop": "try to buy something yourself; look for a changed price or coupon.",
+    "mrr_drop": "look for one script, price or person behind the changed subscriptions.",
+    "webhook_silence": "see in Stripe whether the endpoint is enabled and what it answered; try it from outside.",
+    "webhook_lag": "see in Stripe how your endpoint answers: what is slow there comes late here.",
+}
+
 # Of BillingWatch itself; {} is the scope.
 _OWN = {
     "pipeline_lag": "BillingWatch is behind",
@@ -116,6 +131,7 @@ class Wording(Struct, frozen=True, kw_only=True):
     concerns: str
     cost: str  # money at risk so far and per hour, customers
     explains: str  # what is not told on its own, since this explains it
+    first: str  # what to do first
     stripe: str  # the address of the list in Stripe's dashboard
     objects: tuple[Act, ...]  # examples in Stripe's dashboard
     acts: tuple[Act, ...]  # answers; each address works once
@@ -136,6 +152,7 @@ class Wording(Struct, frozen=True, kw_only=True):
             self.concerns,
             self.cost,
             self.explains,
+            self.first,
         )
         return tuple(line for line in told if line)
 
@@ -168,8 +185,9 @@ def words(telling: Telling, at: datetime, zone: tzinfo, links: Links | None = No
         since=_over(incident, at, zone) if reason == "resolved" else _since(incident, at, zone),
         nobody=_nobody(incident, reason, at),
         concerns=_concerns(incident),
-        cost=_cost(incident, "In all" if reason == "resolved" else "At risk"),
+        cost=_cost(incident, at, "In all" if reason == "resolved" else "At risk"),
         explains=_explains(telling.attached),
+        first=_first(incident, reason),
         stripe="" if own else link(incident.tenant, incident.metric),
         objects=() if own else _objects(incident),
         acts=tuple(Act(label, answers[act]) for act, label in ACTS.items() if act in answers),
@@ -249,6 +267,12 @@ def _explains(attached: Sequence[Incident]) -> str:
     told = [f"{happened(each)} on {clean(each.tenant.account)}" for each in attached[:ATTACHED]]
     more = f" and {len(attached) - ATTACHED} more" if len(attached) > ATTACHED else ""
     return f"Explains: {', '.join(told)}{more}" if told else ""
+
+
+def _first(incident: Incident, reason: Reason) -> str:
+    """What somebody who was woken may begin with."""
+    todo = _TODO.get(incident.detector, "") if reason in ("first", "repeat", "escalate") else ""
+    return f"First: {todo}" if todo else ""
 
 
 def _before(incident: Incident) -> str:
@@ -364,19 +388,24 @@ def _clock(moment: datetime, beside: datetime, zone: tzinfo) -> str:
     return f"{day}{local:%H:%M %Z}"
 
 
-def _cost(incident: Incident, lead: str) -> str:
+def _cost(incident: Incident, at: datetime, lead: str) -> str:
     count = incident.customers
     people = f"{count:,} customer{'' if count == 1 else 's'}" if count > 0 else ""
     money = money_of(incident.at_risk)
-    hourly = "" if incident.state == "resolved" or incident.window == HOUR else money_of(_hourly(incident))
+    hourly = "" if incident.state == "resolved" else money_of(_hourly(incident, at))
     parts = [f"{money} ({hourly} an hour)" if money and hourly else money, people]
     said = ", ".join(part for part in parts if part)
     return f"{lead}: {said}" if said else ""
 
 
-def _hourly(incident: Incident) -> list[Money]:
-    """What the window's money is in an hour, in whole minor units."""
-    return [Money(each.amount * HOUR // max(1, incident.window), each.currency) for each in incident.at_risk]
+def _hourly(incident: Incident, at: datetime) -> list[Money]:
+    """What the money is in an hour, in whole minor units; nothing where it is an hour's already.
+
+    It is that of the window that opened the incident, of which what came before the onset is no part.
+    """
+    lasted = max(SHORTEST, int((at - incident.first_breach_at).total_seconds()))
+    span = max(1, min(incident.window, lasted))
+    return [] if span == HOUR else [Money(each.amount * HOUR // span, each.currency) for each in incident.at_risk]
 
 
 def money_of(amounts: Sequence[Money]) -> str:

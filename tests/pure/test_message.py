@@ -35,6 +35,7 @@ def told(
     return message.compose([telling], AT, zone, **options)
 
 
+FIRST = "First: undo what was changed just before; see status.stripe.com; ask who shares the code or brand above."
 FAILED = "https://dashboard.stripe.com/payments?status%5B0%5D=failed"
 
 MESSAGES: list[tuple[str, Incident, Reason, float | None, str, list[str]]] = [
@@ -48,6 +49,7 @@ MESSAGES: list[tuple[str, Incident, Reason, float | None, str, list[str]]] = [
             "41 of 58 card payments failed in 15 min; usually 6 %",
             "Since 14:05 UTC (2 h 5 min)",
             "At risk: 1,823.00 USD (7,292.00 USD an hour), 31 customers",
+            FIRST,
             f"In Stripe: {FAILED}",
         ],
     ),
@@ -113,6 +115,7 @@ MESSAGES: list[tuple[str, Incident, Reason, float | None, str, list[str]]] = [
             "Since 14:05 UTC (2 h 5 min)",
             "Nobody has acknowledged it yet.",
             "At risk: 1,823.00 USD (7,292.00 USD an hour)",
+            FIRST,
             f"In Stripe: {FAILED}",
         ],
     ),
@@ -139,6 +142,7 @@ MESSAGES: list[tuple[str, Incident, Reason, float | None, str, list[str]]] = [
             "41 of 58 card payments failed in 15 min; usually 6 %",
             "Since 14:05 UTC (2 h 5 min)",
             "Nobody has acknowledged it for 2 h 2 min, so you are told, too.",
+            FIRST,
             f"In Stripe: {FAILED}",
         ],
     ),
@@ -163,6 +167,7 @@ MESSAGES: list[tuple[str, Incident, Reason, float | None, str, list[str]]] = [
             "41 of 58 card payments failed in 15 min; usually 6 %",
             'Just before: deploy "v2.31" 12 min earlier; coupon SPRING created 1 h earlier',
             "Since 14:05 UTC (2 h 5 min)",
+            FIRST,
             "See payment: https://dashboard.stripe.com/acct_9/test/payments/ch_3Nv",
             "In Stripe: https://dashboard.stripe.com/acct_9/test/payments?status%5B0%5D=failed",
         ],
@@ -196,6 +201,7 @@ MESSAGES: list[tuple[str, Incident, Reason, float | None, str, list[str]]] = [
             "nothing since 14:05",
             "Since 14:05 UTC (2 h 5 min)",
             "At risk: 31 customers",
+            "First: see in Stripe whether the endpoint is enabled and what it answered; try it from outside.",
             "In Stripe: https://dashboard.stripe.com/events",
         ],
     ),
@@ -230,6 +236,7 @@ MESSAGES: list[tuple[str, Incident, Reason, float | None, str, list[str]]] = [
             "Mostly: decline code do_not_honor (28 of 31), card brand visa (26 of 31; else 41 %)",
             "Since 14:05 UTC (2 h 5 min)",
             "At risk: 1,823.00 USD (7,292.00 USD an hour), 31 customers",
+            FIRST,
             f"In Stripe: {FAILED}",
         ],
     ),
@@ -243,6 +250,7 @@ MESSAGES: list[tuple[str, Incident, Reason, float | None, str, list[str]]] = [
             "41 of 58 card payments failed in 15 min; usually 6 %",
             "It was over, and has come back.",
             "Since 14:05 UTC (2 h 5 min)",
+            FIRST,
             f"In Stripe: {FAILED}",
         ],
     ),
