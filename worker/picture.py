@@ -33,6 +33,8 @@ def read_hours(conn: Connection, incident: Incident, plan: Plan, now: datetime) 
     seems to show is one. Late arrivals and what a rule counts have no forecast: of those the detector's own idea of
     the usual is told. Takes one transaction and no lock.
     """
+    if incident.detector not in plan.judges:
+        return None  # switched off since
     at, line = int(now.timestamp()), _line(incident, plan)
     with conn.transaction():
         account, packed = accounts.read(conn, incident.tenant), baselines.read_forecast(conn, incident.tenant)
