@@ -132,7 +132,7 @@ class Rig:
 
     def up(self, *options: str) -> Program:
         """Everything on these servers, once it can acknowledge."""
-        program = self.start("up", "--port", str(self.port), *options)
+        program = self.start("up", "--port", str(self.port), "--console-port", "0", *options)
         self.wait_ready()
         return program
 

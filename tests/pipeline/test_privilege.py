@@ -14,13 +14,15 @@ from billingwatch.queues import EVENTS, Received
 from billingwatch.rules import Rules
 from billingwatch.schema import migrate
 from billingwatch.settings import Stores
+from billingwatch.store import acts, incidents, links
 from billingwatch.store.connection import connect
 from detectors.registry import configure
 from ingest.queue import EventQueue, Health, durability_problems
+from notify.policy import Policy
 from tests.conftest import Servers
 from tests.factories import LIVE, failed, paid, received
 from tests.pipeline.manual import section
-from worker.deliver import deliver
+from worker.deliver import drain
 from worker.evaluate import evaluate
 from worker.learn import learn
 from worker.process import Process, start
@@ -70,9 +72,9 @@ def test_the_redis_users_of_the_manual_can_do_their_work_and_no_more(
 
 @pytest.fixture
 def postgres_users(servers: Servers) -> Iterator[dict[str, str]]:
-    """A database of the manual's store user, migrated, and the addresses of both users."""
+    """A database of the manual's store user, migrated, and the addresses of all users."""
     create, grant = re.findall(r"```sql\n(.*?)```", section("docs/security.md", "Postgres"), re.DOTALL)
-    users = ("billingwatch_store", "billingwatch_judge")
+    users = ("billingwatch_store", "billingwatch_judge", "billingwatch_people")
     urls = {user: servers.database_url.replace("postgres@/billingwatch", f"{user}@/manual") for user in users}
     with connect(servers.database_url, "tests") as conn:
         try:
@@ -89,7 +91,7 @@ def postgres_users(servers: Servers) -> Iterator[dict[str, str]]:
 
 
 def test_the_postgres_users_of_the_manual_can_do_their_work_and_no_more(
-    postgres_users: dict[str, str], capsys: pytest.CaptureFixture[str]
+    postgres_users: dict[str, str], redis: Redis, redis_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = datetime.now(UTC)
     moment = int(now.timestamp())
@@ -99,9 +101,31 @@ def test_the_postgres_users_of_the_manual_can_do_their_work_and_no_more(
     plan = configure({})[0].of("default")
     with connect(postgres_users["billingwatch_judge"], "tests") as judge:
         assert learn(judge, LIVE, now, plan)
-        (alert,) = evaluate(judge, LIVE, now, plan, ("console",))
-        assert deliver(judge, alert, {"console": "console://"}, now + timedelta(seconds=HOUR)) is True
+        assert evaluate(judge, LIVE, now, plan, Policy()) == 1
+    stores = Stores(postgres_users["billingwatch_judge"], redis_url)
+    process = Process(stores, redis, Rules(), configure({})[0], "tests", base_url="https://bw.example")
+    assert drain(process, "console", lambda: now + timedelta(seconds=HOUR)) == 1
+    process.drop()
+    with connect(postgres_users["billingwatch_judge"], "tests") as judge:
         for statement in ("DELETE FROM events", "SELECT FROM quarantine", "DROP TABLE rollups"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 judge.execute(statement)
     assert "payments failing" in capsys.readouterr().out
+    with connect(postgres_users["billingwatch_people"], "tests") as people:
+        (incident,) = incidents.read_all(people)
+        with people.transaction():
+            assert acts.ack(people, incident.id, "ada", now).done
+            assert acts.snooze(people, incident.id, timedelta(hours=1), "ada", now).done
+            assert acts.feedback(people, incident.id, "expected", "ada", now).done
+            assert acts.feedback(people, incident.id, "confirmed", "ada", now).done
+            assert acts.resolve(people, incident.id, "ada", now).done
+            assert links.use(people, "nonce", "ack", now)
+            assert links.key(people)
+        for statement in (
+            "SELECT FROM events",
+            "SELECT FROM quarantine",
+            "DELETE FROM audit",
+            "UPDATE keys SET name = ''",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                people.execute(statement)
