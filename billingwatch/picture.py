@@ -25,7 +25,7 @@ LARGEST = 100_000  # bytes
 NARROWEST = 1800  # seconds of an incident's span, so that one which has just begun is seen
 EVERY = 6  # hours of the day that are written on the axis
 LARGE = 10_000  # from which on the axis counts in thousands
-LONGEST = 24  # characters of an account's name, and of a rule's
+LONGEST, NAME = 24, 20  # characters of an account's name, and of a rule's: beside the legend there is room for it
 INK, GREY, GRID, USUAL = "#1f2933", "#52606d", "#e4e8ec", "#7fa8d6"
 FONT = "DejaVu Sans, Arial, sans-serif"
 # What a line counts, as a title. A rule's line is called as the rule is.
@@ -41,11 +41,11 @@ NAMES = {
     "dispute": "Disputes",
     "cancel": "Cancellations",
     "duplicate": "Double charges",
-    "any": "What customers did",
+    "any": "Customer activity",
     "arrived": "Events received",
     "late": "Events received late",
     "revenue": "Revenue",
-    "mrr_lost": "Lost monthly revenue",
+    "mrr_lost": "MRR lost",
 }
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -252,13 +252,13 @@ def _ticks(hours: Hours, zone: tzinfo) -> Iterator[tuple[int, str]]:
 
 def _title(incident: Incident, hours: Hours) -> str:
     head = hours.line.partition(".")[0]
-    name = NAMES.get(hours.line) or NAMES.get(head) or _short(incident.detector)
+    name = NAMES.get(hours.line) or NAMES.get(head) or _short(incident.detector, NAME)
     unit = f", {hours.currency.upper()}" if hours.currency else ""
     return f"{name} by the hour{unit}"
 
 
 def _subtitle(incident: Incident, hours: Hours, zone: tzinfo) -> str:
-    short = _short(incident.tenant.account)
+    short = _short(incident.tenant.account, LONGEST)
     mode = "" if incident.tenant.livemode else ", test"
     begin = incident.first_breach_at.astimezone(zone)
     when = f"{begin:%a} {begin.day} {begin:%b %H:%M}"
@@ -269,5 +269,5 @@ def _subtitle(incident: Incident, hours: Hours, zone: tzinfo) -> str:
     return f"{short}{mode}: {incident.severity}, {when} to {day}{over:%H:%M}"
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+def _short(name: str, most: int) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"

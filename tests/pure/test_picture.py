@@ -14,7 +14,8 @@ from msgspec.structs import replace
 
 from billingwatch import picture
 from billingwatch.model import SEVERITIES, Incident, Severity, Tenant
-from billingwatch.picture import HEIGHT, LARGEST, SCALE, WIDTH, Hours, draw, squeezed
+from billingwatch.picture import HEIGHT, LARGEST, NAMES, SCALE, WIDTH, Hours, draw, squeezed
+from detectors.catalogue import LINES
 from tests.factories import NOON, incident
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -89,6 +90,14 @@ def test_picture_is_small_and_fits_a_phone() -> None:
 )
 def test_whatever_is_known_is_drawn_in_the_same_size(of: Incident, hours: Hours) -> None:
     assert size(drawn(of, hours)) == (WIDTH * SCALE, HEIGHT * SCALE)
+
+
+@pytest.mark.parametrize("line", [*NAMES, *LINES, "revenue.kwd", "mrr_lost.usd", "rules.mine"])
+def test_title_leaves_room_for_the_legend(line: str) -> None:
+    currency = "usd" if line.partition(".")[0] in {"revenue", "mrr_lost", "rules"} else ""
+    title = picture._title(incident(detector="x" * 99), replace(HOURS, line=line, currency=currency))
+    assert len(title) <= 37
+    assert not title.startswith("x") or line in {"rules.mine", "contraction"}
 
 
 @pytest.mark.parametrize("severity", SEVERITIES)
