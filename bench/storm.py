@@ -45,7 +45,7 @@ def run(quick: bool) -> Report:
                 Row("first opened to last told", show(took, "s")),
             ]
             for name, budget in BUDGETS.items():
-                sent = dict(conn.execute(SENT, (name,)).fetchall())
+                sent: dict[str, int] = dict(conn.execute(SENT, (name,)).fetchall())
                 plain, urgent, summaries = (sent.get(what, 0) for what in ("plain", "urgent", "summary"))
                 rows += [
                     Row(f"{name}: messages", f"{plain}", f"<= {budget}", plain <= budget),

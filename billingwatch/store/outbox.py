@@ -22,7 +22,7 @@ _FIELDS = "id, incident, channel, reason, route, staged_at, next_try, first_try,
 
 
 class Row(Struct, frozen=True):
-    """What was staged of an incident for a channel: of which reason, when, when it was sent, and whether it may be yet."""
+    """What was staged of an incident for a channel: why, when, when it was sent, and whether it may be yet."""
 
     channel: str
     reason: Reason

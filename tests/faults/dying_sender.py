@@ -45,15 +45,15 @@ def main(moment: str) -> None:
     rules, plans, policy = load_rules()
     stores = read_stores(os.environ)
     if moment == DECIDING:
-        outbox.claim = then_die(outbox.claim)  # type: ignore[assignment]
+        outbox.claim = then_die(outbox.claim)
     elif moment == CLAIMED:
         deliver.dispatch = die  # type: ignore[assignment]
     elif moment == SENT:
-        deliver.dispatch = then_die(deliver.dispatch)  # type: ignore[assignment]
+        deliver.dispatch = then_die(deliver.dispatch)
     elif moment == MARKING:
-        deliveries.end = then_die(deliveries.end)  # type: ignore[assignment]
+        deliveries.end = then_die(deliveries.end)
     else:
-        deliver.finish = then_die(deliver.finish)  # type: ignore[assignment]
+        deliver.finish = then_die(deliver.finish)
     process = Process(stores, connect_redis(stores.redis_url), rules, plans, "worker alerts", policy)
     start(process)
     send_in_lanes(process)

@@ -16,7 +16,7 @@ from tests.faults.sender import Post
 from tests.waiting import until
 
 RATE = 150  # events a second
-CHILDREN = 6  # receiver, three workers, clock
+CHILDREN = 6  # receiver, three workers, clock, console
 
 
 @pytest.fixture

@@ -202,7 +202,9 @@ def test_every_toml_shown_is_without_mistake(page: str, block: str) -> None:
 def shown_urls() -> set[str]:
     table = {row[1].strip("`") for row in rows(section("docs/alerts.md", "Channels"))}
     return (
-        table | set(load(uncommented())[0].channels.values()) | set(re.findall(r'"(slack://[^"]*)"', read("README.md")))
+        table
+        | {each.url for each in load(uncommented())[0].channels.values()}
+        | set(re.findall(r'"(slack://[^"]*)"', read("README.md")))
     )
 
 

@@ -15,7 +15,7 @@ from psycopg import Connection
 from redis import Redis
 
 from billingwatch import queues
-from billingwatch.model import Tenant
+from billingwatch.model import Channel, Tenant
 from billingwatch.queues import (
     ALERTS,
     EVALUATE,
@@ -28,16 +28,19 @@ from billingwatch.queues import (
     MessagePack,
     Queue,
     Received,
-    enqueue_delivery,
+    begin_sending,
     enqueue_evaluation,
     enqueue_events,
     enqueue_lesson,
+    enqueue_sending,
 )
-from billingwatch.rules import Route, Rules
+from billingwatch.rules import Rules
 from billingwatch.simulator.objects import Json
 from billingwatch.store import baselines, incidents, outbox, quarantine
 from billingwatch.store.connection import connect
 from detectors.registry import configure
+from notify.policy import Policy
+from notify.route import Route
 from tests.factories import LIVE, arrived, failed, incident, paid, received, refunded
 from tests.pipeline.sink import listening
 from tests.waiting import until
@@ -92,7 +95,8 @@ def leftovers(redis: Redis) -> list[str]:
 
 def test_event_goes_from_queue_to_message(process: Process, conn: Connection, now: datetime) -> None:
     with listening() as sink:
-        process.rules = Rules(channels={"ops": sink.url}, route=Route(("ops",)))
+        process.rules = Rules(channels={"ops": Channel(sink.url)})
+        process.policy = Policy(routes=(Route(channels=("ops",), group_wait=timedelta()),))
         at = int(now.timestamp())
         history = [refunded(at - day * 86_400) for day in range(1, 9)]
         enqueue_events(process.queue(EVENTS), arrived([*history, *(failed(at - n) for n in range(12))]))
@@ -319,12 +323,12 @@ def test_what_redis_shows_of_a_job_holds_nothing_of_its_events(
     each["data"]["object"]["receipt_email"] = ADDRESS
     enqueue_events(events, [received(each)] * 3)
     enqueue_evaluation(process.queue(EVALUATE), LIVE)
-    enqueue_delivery(process.queue(ALERTS), 7)
+    enqueue_sending(process.queue(ALERTS), "ops")
     (batch,), (judge,), (send,) = (process.queue(name).get_jobs() for name in QUEUES)
     assert [job.description for job in (batch, judge, send)] == [
         "record 3 events",
         "evaluate default live",
-        "deliver alert 7",
+        "send to ops",
     ]
     plain = str({name: value for name, value in redis.hgetall(Job.key_for(batch.id)).items() if name != b"data"})
     assert ADDRESS not in plain
@@ -336,7 +340,7 @@ def test_jobs_are_kept_for_days_when_they_fail_and_not_at_all_when_they_are_done
 ) -> None:
     enqueue_events(events, arrived(told(now, 1)))
     enqueue_evaluation(process.queue(EVALUATE), LIVE)
-    enqueue_delivery(process.queue(ALERTS), 7)
+    enqueue_sending(process.queue(ALERTS), "ops")
     for name in QUEUES:
         (job,) = process.queue(name).get_jobs()
         assert (job.result_ttl, job.failure_ttl, job.ttl) == (0, FAILURE_TTL, None)
@@ -512,9 +516,10 @@ def test_rescue_and_orphans_come_with_the_clock(
 def test_round_comes_when_its_time_has_come_and_not_before(
     process: Process, conn: Connection, redis: Redis, now: datetime
 ) -> None:
-    clock, alerts = Clock(redis, Rules(), PLANS), process.queue(ALERTS)
-    for monotonic, expected in ((100.0, 1), (100.5, 0), (101.0, 1)):
-        outbox.stage(conn, None, "ops", "test", "", "Title", "", now)
+    clock, alerts = Clock(process), process.queue(ALERTS)
+    for monotonic, expected in ((100.0, 1), (100.1, 0), (100.25, 1)):
+        outbox.stage(conn, None, "ops", "test", "", now, now)
+        begin_sending(redis, "ops")
         redis.delete(alerts.key)
         clock.run_once(conn, now, monotonic)
         assert bool(alerts.count) == bool(expected)
@@ -528,14 +533,12 @@ def test_rounds_that_fail_do_not_stop_the_others(
 ) -> None:
     conn.execute("ALTER TABLE claims RENAME TO mislaid")  # housekeeping's
     plant(process.queue(EVENTS), b"", enqueued_at="yesterday")  # the orphans'
-    outbox.stage(conn, None, "ops", "test", "", "Title", "", now)
-    Clock(redis, Rules(), PLANS).run_once(conn, now, 0.0)
+    outbox.stage(conn, None, "ops", "test", "", now, now)
+    Clock(process).run_once(conn, now, 0.0)
     assert process.queue(ALERTS).count == 1
 
 
-def test_of_two_clocks_one_leads_and_the_other_takes_over_when_it_dies(
-    conn: Connection, database_url: str, redis: Redis
-) -> None:
+def test_of_two_clocks_one_leads_and_the_other_takes_over_when_it_dies(conn: Connection, process: Process) -> None:
     def leaders() -> list[int]:
         return [
             pid
@@ -545,7 +548,7 @@ def test_of_two_clocks_one_leads_and_the_other_takes_over_when_it_dies(
         ]
 
     stop = Event()
-    clocks = [Thread(target=run, args=(database_url, redis, Rules(), PLANS, stop)) for _ in range(2)]
+    clocks = [Thread(target=run, args=(process.twin("clock"), stop)) for _ in range(2)]
     try:
         for clock in clocks:
             clock.start()

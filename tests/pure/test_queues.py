@@ -34,9 +34,9 @@ def test_a_batch_is_one_job_that_comes_back_as_it_was_and_says_nothing_of_it(red
 
 
 def test_what_lies_in_redis_is_no_pickle(redis: FakeRedis) -> None:
-    queues.enqueue_delivery(Queue(ALERTS, redis), 7)
+    queues.enqueue_sending(Queue(ALERTS, redis), "ops")
     job = first_job(redis, ALERTS)
-    assert MessagePack.loads(job.data) == [queues.DELIVER_JOB, None, [7], {}]
+    assert MessagePack.loads(job.data) == [queues.SEND_JOB, None, ["ops"], {}]
 
 
 def test_evaluations_of_a_tenant_are_one_until_it_begins(redis: FakeRedis) -> None:
@@ -47,6 +47,13 @@ def test_evaluations_of_a_tenant_are_one_until_it_begins(redis: FakeRedis) -> No
     queues.begin_evaluation(redis, TENANT)
     assert queues.enqueue_evaluation(queue, TENANT)
     assert len(queue) == 3
+
+
+def test_a_channels_jobs_are_one_until_it_begins(redis: FakeRedis) -> None:
+    queue = Queue(ALERTS, redis)
+    assert [queues.enqueue_sending(queue, name) for name in ("ops", "ops", "mail")] == [True, False, True]
+    queues.begin_sending(redis, "ops")
+    assert queues.enqueue_sending(queue, "ops")
 
 
 def test_the_oldest_job_is_known_wherever_it_is(redis: FakeRedis) -> None:

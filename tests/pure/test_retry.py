@@ -1,4 +1,4 @@
-"""Which channels hear of it, and how long a failed delivery waits."""
+"""How long a failed delivery waits."""
 
 from datetime import timedelta
 
@@ -6,18 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notify import retry, route
-from tests.pure.messages import incident
-
-
-def test_default_route_takes_every_channel_once_in_order() -> None:
-    routed = route.route(incident(), "first", ["ops", "mail", "ops"])
-    assert routed == (route.Routed("ops", "default route"), route.Routed("mail", "default route"))
-
-
-def test_without_channels_the_console_hears_it() -> None:
-    assert route.route(incident(), "resolved", ()) == (route.Routed("console", "no channel configured"),)
-
+from notify import retry
 
 JITTER = st.floats(0, 1, exclude_max=True)
 
