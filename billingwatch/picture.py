@@ -199,7 +199,7 @@ def _spec(incident: Incident, hours: Hours, zone: tzinfo) -> dict[str, Any]:
             "subtitle": _subtitle(incident, hours, zone),
             "anchor": "start",
             "frame": "group",
-            "fontSize": 21,
+            "fontSize": 19,  # the longest title ends where the legend begins
             "color": INK,
             "subtitleFontSize": 16,
             "subtitleColor": GREY,
