@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from billingwatch.model import OWN, Incident, Money, Reason, Tenant, utc
 from notify.telling import Links, Telling
+from notify.vocabulary import DETECTORS, METRICS, OURS, TODO
 
 DASHBOARD = "https://dashboard.stripe.com"
 WHY_LENGTH = 300  # characters
@@ -26,77 +27,10 @@ ATTACHED = 3
 HOUR = 3600  # seconds
 SHORTEST = 300  # seconds; what a minute brought says little about the hour
 
-# What happened, by detector; where it is not listed, the metric speaks.
-_DETECTORS = {
-    "failure_rate": "payments failing",
-    "card_testing": "card testing",
-    "refund_spike": "refund spike",
-    "churn_spike": "cancellation spike",
-    "dispute_spike": "dispute spike",
-    "volume_drop": "fewer payments than usual",
-    "duplicate_charges": "duplicate charges",
-    "webhook_silence": "no webhooks from Stripe",
-    "webhook_lag": "webhooks arriving late",
-    "revenue_drop": "revenue drop",
-    "mrr_drop": "MRR drop",
-}
-_TODO = {
-    "failure_rate": "undo what was changed just before; see status.stripe.com; ask who shares the code or brand above.",
-    "card_testing": "put a CAPTCHA or a limit before the checkout, block the cards in Radar, refund what went through.",
-    "duplicate_charges": "stop the job or release that charges, then refund the second payment of each.",
-    "refund_spike": "find the person or API key that refunds, and stop it.",
-    "churn_spike": "read the reasons of the newest cancellations: a bug, a mail, a price, a script?",
-    "dispute_spike": "look what the disputed payments share; answer each before it is due.",
-    "volume_drop": "try to buy something yourself; undo the last deploy.",
-    "revenue_drop": "try to buy something yourself; look for a changed price or coupon.",
-    "mrr_drop": "look for one script, price or person behind the changed subscriptions.",
-    "webhook_silence": "see in Stripe whether the endpoint is enabled and what it answered; try it from outside.",
-    "webhook_lag": "see in Stripe how your endpoint answers: what is slow there comes late here.",
-}
-
-# Of BillingWatch itself; {} is the scope.
-_OWN = {
-    "pipeline_lag": "BillingWatch is behind",
-    "worker_missing": "no worker of {} runs",
-    "channel_broken": "channel {} is broken",
-    "quarantine_growing": "events are held in quarantine",
-    "disk_high": "the disk is nearly full",
-    "redis_high": "Redis is nearly full",
-    "redis_away": "Redis does not answer",
-    "redis_evicting": "Redis has thrown jobs away",
-}
 # Its number is a time, whatever it counts.
 _ABSENCE = "webhook_silence"
 # Its number is a share; a user's rule may well be called "refund_rate" and count.
 _SHARE = "failure_rate"
-
-# Prefix of a metric -> (what there are too many of, the list in Stripe's dashboard). The first that fits wins.
-_METRICS = (
-    ("payment.failed", "failed payments", "payments?status%5B0%5D=failed"),
-    ("fail", "failed payments", "payments?status%5B0%5D=failed"),
-    ("small_fail", "small failed payments", "payments?status%5B0%5D=failed"),
-    ("refund", "refunds", "payments?status%5B0%5D=refunded"),
-    ("dispute", "disputes", "disputes"),
-    ("early_fraud_warning", "early fraud warnings", "radar"),
-    ("cancel", "cancellations", "subscriptions?status=canceled"),
-    ("subscription.cancel", "cancellations", "subscriptions?status=canceled"),
-    ("subscription", "subscriptions", "subscriptions"),
-    ("trial", "trials", "subscriptions"),
-    ("mrr", "MRR", "subscriptions"),
-    ("invoice", "invoices", "invoices"),
-    ("payout", "payouts", "payouts"),
-    ("revenue", "revenue", "payments"),
-    ("payment", "payments", "payments"),
-    ("charge", "charges", "payments"),
-    ("attempt", "payment attempts", "payments"),
-    ("success", "successful payments", "payments"),
-    ("dup", "duplicate charges", "payments"),
-    ("checkout", "checkouts", "payments"),
-    ("webhook", "webhooks", "webhooks"),
-    ("late", "late webhooks", "webhooks"),
-    ("event", "events", "events"),
-    ("any", "events", "events"),
-)
 
 _ACCOUNT = re.compile(r"acct_[A-Za-z0-9]{1,64}")
 _ID = re.compile(r"[a-z]{2,8}_[A-Za-z0-9_]{1,100}")
@@ -197,7 +131,7 @@ def words(telling: Telling, at: datetime, zone: tzinfo, links: Links | None = No
 
 def link(tenant: Tenant, metric: str) -> str:
     """The page of Stripe's dashboard that lists what `metric` counts, in the tenant's account and mode."""
-    page = next((page for prefix, _, page in _METRICS if metric.startswith(prefix)), "events")
+    page = next((page for prefix, _, page in METRICS if metric.startswith(prefix)), "events")
     return f"{_dashboard(tenant)}/{page}"
 
 
@@ -236,8 +170,8 @@ def _title(incident: Incident, reason: Reason, at: datetime, *, drill: bool) -> 
         "test": f"TEST, {severity}",
     }.get(reason, severity)
     lead = f"DRILL, {lead}" if drill else lead
-    if incident.tenant == OWN and incident.detector in _OWN:
-        return f"{lead}: {_OWN[incident.detector].format(clean(incident.scope))}"
+    if incident.tenant == OWN and incident.detector in OURS:
+        return f"{lead}: {OURS[incident.detector].format(clean(incident.scope))}"
     where = clean(incident.tenant.account) + ("" if incident.tenant.livemode else " (TEST MODE)")
     figure = _figure(incident, reason, at)
     return f"{lead}: {happened(incident)} on {where}" + (f": {figure}" if figure else "")
@@ -271,7 +205,7 @@ def _explains(attached: Sequence[Incident]) -> str:
 
 def _first(incident: Incident, reason: Reason) -> str:
     """What somebody who was woken may begin with."""
-    todo = _TODO.get(incident.detector, "") if reason in ("first", "repeat", "escalate") else ""
+    todo = TODO.get(incident.detector, "") if reason in ("first", "repeat", "escalate") else ""
     return f"First: {todo}" if todo else ""
 
 
@@ -294,12 +228,12 @@ def _objects(incident: Incident) -> tuple[Act, ...]:
 
 def happened(incident: Incident) -> str:
     """What happened, without where and how much: "refund spike"."""
-    if incident.tenant == OWN and incident.detector in _OWN:
-        return _OWN[incident.detector].format(clean(incident.scope))
-    if incident.detector in _DETECTORS:
-        return _DETECTORS[incident.detector]
+    if incident.tenant == OWN and incident.detector in OURS:
+        return OURS[incident.detector].format(clean(incident.scope))
+    if incident.detector in DETECTORS:
+        return DETECTORS[incident.detector]
     metric = clean(incident.metric)
-    things = next((things for prefix, things, _ in _METRICS if metric.startswith(prefix)), _words(metric))
+    things = next((things for prefix, things, _ in METRICS if metric.startswith(prefix)), _words(metric))
     return f"{_words(clean(incident.detector))} of {things}"
 
 
