@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from billingwatch.model import OWN
+
 DEFAULT_SOURCE = "default"
 DATA_DIR = "BILLINGWATCH_DATA_DIR"
 DEFAULT_DATA_DIR = ".billingwatch"
@@ -137,7 +139,9 @@ def read_sources(reader: Environment) -> dict[str, tuple[str, ...]]:
     for variable in sorted(reader.env):
         match = _SOURCE_SECRET.fullmatch(variable.removesuffix("_FILE"))
         source = match[1].lower().replace("_", "-") if match else ""
-        if source == DEFAULT_SOURCE:
+        if source == OWN.account:
+            reader.add(variable, f"names the source {source}", "that is BillingWatch's own name; choose another")
+        elif source == DEFAULT_SOURCE:
             reader.add(variable, "names the default source", f"its secrets stand in {SECRET}, separated by commas")
         elif match:
             names[f"{SECRET}_{match[1]}"] = source

@@ -62,6 +62,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     templates: str = ""  # a folder with templates of one's own
     links: timedelta = timedelta(days=3)  # that signed links are good for
     digest: DigestTimes = DigestTimes()
+    zone: str = "UTC"  # of accounts that have none of their own, and of BillingWatch itself
 
     @property
     def default(self) -> Route:

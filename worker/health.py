@@ -1,6 +1,5 @@
 """Look after BillingWatch itself: measure, open and end incidents of its own, stage what is told of them."""
 
-import logging
 import os
 from datetime import datetime
 from pathlib import Path
@@ -214,15 +213,10 @@ def _write(conn: Connection, change: Change, at: datetime, policy: Policy) -> in
     if reason is None:
         return 0
     incidents.log(conn, incident.id, at, before.state if before else None, incident.state, reason, WHO)
-    log.log(
-        logging.INFO if reason == "resolved" else logging.ERROR,
-        "own_incident",
-        reason=reason,
-        id=incident.id,
-        detector=incident.detector,
-        scope=incident.scope,
-        severity=incident.severity,
-        why=incident.why,
-    )
+    told = {name: getattr(incident, name) for name in ("id", "detector", "scope", "severity", "why")}
+    if reason == "resolved":
+        log.info("own_incident", reason=reason, **told)
+    else:
+        log.error("own_incident", reason=reason, **told)
     apart = incident.scope if incident.detector == CHANNEL_BROKEN else ""
     return stage(conn, incident, reason, at, policy, apart=apart)

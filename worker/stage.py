@@ -1,6 +1,7 @@
 """Write down what is to be told of an incident, to whom and from when on, in the transaction that changed it."""
 
-from datetime import UTC, datetime, tzinfo
+from datetime import datetime, tzinfo
+from zoneinfo import ZoneInfo
 
 from psycopg import Connection
 
@@ -16,17 +17,23 @@ def stage(
     reason: Reason,
     at: datetime,
     policy: Policy,
-    zone: tzinfo = UTC,
+    zone: tzinfo | None = None,
     *,
     told: float | None = None,
     apart: str = "",
 ) -> int:
-    """One row of the outbox a channel of its routes; how many. `told` is the observed value that was told last, where
+    """One row of the outbox a channel of its routes; how many.
+
+    `zone` is the account's, the general one where it is not said; `told` the observed value that was told last, where
     any was; `apart` a channel that is not told.
 
     That it is over is told to whoever was told of it, also where its severity went another way since.
     """
-    routed = {each.channel: each for each in route(labels(incident), policy.routes, at, zone) if each.channel != apart}
+    routed = {
+        each.channel: each
+        for each in route(labels(incident), policy.routes, at, zone or ZoneInfo(policy.zone))
+        if each.channel != apart
+    }
     if reason == "resolved":
         for channel in outbox.channels_of(conn, incident.id):
             routed.setdefault(channel, Routed(channel, "told of it before", policy.default))

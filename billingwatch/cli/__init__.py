@@ -23,6 +23,7 @@ COMMANDS = {
     "mark": ("mark", "Say what happened or is to come: a deploy, a sale, a new normal."),
     "baseline": ("baseline", "What is expected, and what it was learnt from: why 1.1?"),
     "quarantine": ("quarantine", "What could not be stored: list it, try it again."),
+    "digest": ("digest", "Yesterday, or last week, in one message: print it, draw it, send it."),
     "notify": ("notify", "Send a test message to the channels, preview messages."),
     "drill": ("drill", "Plant an incident in the live pipeline, and time each message about it."),
     "replay": ("replay", "Sign and send a file of events to a receiver."),

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import click
+from msgspec.structs import replace
 from psycopg import Connection
 from redis import Redis
 from redis.exceptions import RedisError
@@ -45,7 +46,7 @@ def load_rules() -> Configuration:
     problems += [rules.file.mistake(key, fault) for key, fault in (wrong | more).items()]
     if problems:
         raise ConfigurationError(problems)
-    return Configuration(rules, plans, policy)
+    return Configuration(rules, plans, replace(policy, zone=plans.of("").calendar.zone))
 
 
 def connect_redis(url: str) -> Redis:

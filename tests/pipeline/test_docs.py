@@ -18,7 +18,7 @@ import pytest
 from honcho.environ import parse_procfile
 
 from billingwatch.cli import COMMANDS, main
-from billingwatch.model import Fact
+from billingwatch.model import Channel, Fact
 from billingwatch.rules import Rules, parse_rules
 from billingwatch.settings import Problem
 from billingwatch.simulator.evidence import binomial, poisson
@@ -38,11 +38,18 @@ from ingest import queue as ingest_queue
 from ingest import signature
 from ingest.metrics import Metrics
 from ingest.queue import Health
+from notify.policy import configure as configure_policy
 from notify.send import problem
 from tests.pipeline.manual import PAGES, ROOT, blocks, command_lines, read, rows, section
 
 CODE = ("billingwatch", "detectors", "ingest", "notify", "worker")
-OFFLINE = {"version", "simulate", "backtest", "notify"}  # commands that need no server and no network without a channel
+OFFLINE = {
+    "version",
+    "simulate",
+    "backtest",
+    "notify",
+    "check",
+}  # commands that need no server and no network without a channel
 
 
 SHELL = [(page, block) for page in PAGES for block in blocks(page, "sh")]
@@ -183,10 +190,12 @@ def test_no_page_names_a_variable_that_nothing_reads(page: str) -> None:
 
 
 def load(text: str) -> tuple[Rules, list[str]]:
-    """The rules in this text and everything that is wrong with them, the detectors' sections included."""
+    """The rules in this text and everything that is wrong with them, detectors' and alerting's sections included."""
     problems: list[Problem] = []
-    rules = parse_rules(text, {"WHATSAPP_URL": "console://"}, "text", problems)
-    return rules, [*map(str, problems), *configure(rules.sections)[1].values()]
+    env = {f"{name}_URL": "console://" for name in ("WHATSAPP", "SLACK", "MAIL", "PUSHOVER", "CTO")}
+    rules = parse_rules(text, env, "text", problems)
+    _, wrong = configure_policy(rules.alerting, rules.members)
+    return rules, [*map(str, problems), *configure(rules.sections)[1].values(), *wrong.values()]
 
 
 def uncommented() -> str:
@@ -199,18 +208,18 @@ def test_every_toml_shown_is_without_mistake(page: str, block: str) -> None:
     assert load(block)[1] == []
 
 
-def shown_urls() -> set[str]:
-    table = {row[1].strip("`") for row in rows(section("docs/alerts.md", "Channels"))}
-    return (
-        table
-        | {each.url for each in load(uncommented())[0].channels.values()}
-        | set(re.findall(r'"(slack://[^"]*)"', read("README.md")))
-    )
+def shown_channels() -> dict[str, Channel]:
+    """By their URL."""
+    table = [row[1].strip("`") for row in rows(section("docs/alerts.md", "Channels"))]
+    found = [*map(Channel, table), *map(Channel, re.findall(r'"(slack://[^"]*)"', read("README.md")))]
+    for text in (uncommented(), *blocks("docs/alerts.md", "toml")):
+        found += load(text)[0].channels.values()
+    return {channel.url: channel for channel in found}
 
 
-@pytest.mark.parametrize("url", sorted(shown_urls()))
-def test_every_channel_url_shown_is_of_a_shape_that_apprise_takes(url: str) -> None:
-    assert problem(url) is None
+@pytest.mark.parametrize("url", sorted(shown_channels()))
+def test_every_channel_shown_is_of_a_shape_that_can_be_sent_to(url: str) -> None:
+    assert problem(shown_channels()[url]) is None
 
 
 # Detectors
