@@ -35,6 +35,9 @@ _METRICS = {
 _MONEY = {"failure_rate": ("failure.checkout", "failure.renewal")}
 
 
+CURRENCIES = frozenset({"revenue_drop", "mrr_drop"})  # they judge the money of one
+MISSING = CURRENCIES | {"volume_drop", "webhook_silence", "webhook_lag"}  # what happens then is not what is at risk
+LONGEST = 72 * 3600  # seconds; every sheet reaches back so far
 ALSO = "; also "  # between the sentences of several signals
 
 
@@ -64,9 +67,8 @@ def tell(
     now = _written(before, own, parts, known, at, scene)
     if not parts:
         clear = [change.part.clear_since for change in changes if change.part.clear_since]
-        return msgspec.structs.replace(
-            now, state="resolved", clear_since=utc(max(clear, default=at)), resolved_at=utc(at)
-        ), "resolved"
+        over = {"state": "resolved", "clear_since": utc(max(clear, default=at)), "resolved_at": utc(at)}
+        return msgspec.structs.replace(now, **over, at_risk=_in_all(now, at, scene)), "resolved"
     if before is None:
         return now, "first"
     if before.state == "resolved":
@@ -169,14 +171,34 @@ def _unit(signal: Signal, scene: Scene) -> float:
 def _at_risk(part: Open, scene: Scene) -> tuple[Money, ...]:
     """The money of what happened in the window, or of what is missing; one a currency, largest first."""
     signal = part.signal
-    if signal.detector in {"revenue_drop", "mrr_drop"}:
+    if signal.detector in CURRENCIES:
         difference = abs(signal.expected - signal.observed) * _unit(signal, scene)
         return (Money(round(difference), signal.scope),)
-    line = getattr(scene.detectors.get(signal.detector), "line", "")
+    return _sorted(_counted(signal.detector, int(signal.start), int(signal.end), scene))
+
+
+def _in_all(incident: Incident, at: int, scene: Scene) -> tuple[Money, ...]:
+    """The money of the whole incident, of its newest three days at the most; no less than at its worst."""
+    if incident.detector in MISSING:
+        return incident.at_risk
+    amounts = {money.currency: money.amount for money in incident.at_risk}
+    start = max(int(incident.first_breach_at.timestamp()), at - LONGEST)
+    for currency, amount in _counted(incident.detector, start, at, scene).items():
+        amounts[currency] = max(amounts.get(currency, 0), amount)
+    return _sorted(amounts)
+
+
+def _counted(detector: str, start: int, end: int, scene: Scene) -> dict[str, int]:
+    """The money of what a detector counts in [start, end), epoch seconds, by currency."""
+    line = getattr(scene.detectors.get(detector), "line", "")
     amounts: dict[str, int] = {}
-    for name in _MONEY.get(signal.detector, (line,)):
-        for currency, amount in scene.sheet.amounts(name, int(signal.start), int(signal.end)).items():
+    for name in _MONEY.get(detector, (line,)):
+        for currency, amount in scene.sheet.amounts(name, start, end).items():
             amounts[currency] = amounts.get(currency, 0) + amount
+    return amounts
+
+
+def _sorted(amounts: Mapping[str, int]) -> tuple[Money, ...]:
     return tuple(sorted((Money(amount, currency) for currency, amount in amounts.items()), key=lambda m: -m.amount))
 
 

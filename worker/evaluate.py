@@ -110,6 +110,9 @@ def _write(
     if reason in ("first", "worse"):
         incident = _explained(conn, incident)
     elif before is not None:
+        if reason == "resolved":
+            seen = evidence.read_window(conn, incident.tenant, incident.metric, incident.first_breach_at, at)
+            incident = msgspec.structs.replace(incident, customers=max(incident.customers, customers(seen)))
         kept = {name: before.evidence[name] for name in EXPLAINED if name in before.evidence}
         incident = msgspec.structs.replace(incident, evidence=incident.evidence | kept)
     if before is None:

@@ -17,6 +17,7 @@ from detectors.backtest import Arrival, backtest, incidents
 from detectors.event import read_event
 from detectors.registry import configure
 from tests.pipeline.play import play
+from worker.evaluate import EXPLAINED
 
 START = 1_788_220_800  # a midnight
 DAY, HOUR = 86_400, 3600
@@ -39,8 +40,8 @@ def replayed(arrivals: Arrivals, source: str = "default") -> list[Incident]:
 def told(found: list[Incident]) -> Iterator[dict[str, object]]:
     for each in found:
         fields = msgspec.structs.asdict(each)
-        evidence = dict(each.evidence)
-        evidence.pop("contributors", None)  # the store's alone
+        # What events explain is the store's alone.
+        evidence = {name: value for name, value in each.evidence.items() if name not in EXPLAINED}
         for name in ("id", "customers"):
             fields.pop(name)
         yield fields | {"evidence": evidence}

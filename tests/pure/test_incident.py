@@ -158,3 +158,24 @@ def test_what_comes_again_within_the_hour_is_the_same_incident_told_anew() -> No
     over, _ = tell(before, [], [Change(NOW + 1800, "refund_spike", "resolved", ended)], NOW + 1800, scene())
     again, reason = tell(over, [part()], [Change(NOW + 2400, "refund_spike", "reopened", part())], NOW + 2400, scene())
     assert (reason, again.id, again.state, again.resolved_at) == ("first", 9, "open", None)
+
+
+def test_what_is_over_tells_the_money_of_all_of_it() -> None:
+    before = opened(part())
+    where = scene()
+    start = NOW // BIN * BIN
+    where.sheet.add("refund.created", "", "usd", start + BIN, 2, 700)  # after it opened
+    where.sheet.add("refund.created", "", "usd", start - 3 * 3600, 1, 50)  # before it began
+    over = part(clear_since=NOW + 1200)
+    now, reason = tell(before, [], [Change(NOW + 3000, "refund_spike", "resolved", over)], NOW + 3000, where)
+    assert (reason, now.state) == ("resolved", "resolved")
+    assert now.at_risk == (Money(5000, "jpy"), Money(1600, "usd"))
+
+
+def test_what_was_missing_is_no_less_when_it_is_over() -> None:
+    missing = signal(detector="revenue_drop", side="down", observed=2, expected=10, sd=1.5, scope="jpy")
+    where = scene({"revenue.jpy": 500.0})
+    before = opened(part(signal=missing), where=where)
+    over = part(signal=missing, clear_since=NOW + 1200)
+    now, _ = tell(before, [], [Change(NOW + 3000, "revenue_drop", "resolved", over)], NOW + 3000, where)
+    assert now.at_risk == before.at_risk == (Money(4000, "jpy"),)
