@@ -16,7 +16,7 @@ DETECTORS = {
 }
 # What somebody who was woken may begin with.
 TODO = {
-    "failure_rate": "undo what was changed just before; see status.stripe.com; ask who shares the code or brand above.",
+    "failure_rate": "undo what was changed just before; see status.stripe.com; look what those that fail share.",
     "card_testing": "put a CAPTCHA or a limit before the checkout, block the cards in Radar, refund what went through.",
     "duplicate_charges": "stop the job or release that charges, then refund the second payment of each.",
     "refund_spike": "find the person or API key that refunds, and stop it.",

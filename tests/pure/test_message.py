@@ -35,7 +35,7 @@ def told(
     return message.compose([telling], AT, zone, **options)
 
 
-FIRST = "First: undo what was changed just before; see status.stripe.com; ask who shares the code or brand above."
+FIRST = "First: undo what was changed just before; see status.stripe.com; look what those that fail share."
 FAILED = "https://dashboard.stripe.com/payments?status%5B0%5D=failed"
 
 MESSAGES: list[tuple[str, Incident, Reason, float | None, str, list[str]]] = [
