@@ -20,6 +20,7 @@ from billingwatch.store import accounts, events, links, outbox, payers, rollups
 from billingwatch.store.connection import StoreAwayError, connect
 from detectors.registry import Plans
 from worker import digest, remind
+from worker.deliver import retire
 from worker.desk import Desk
 from worker.health import Health
 from worker.heartbeat import Heartbeat
@@ -43,6 +44,7 @@ DUE_EVERY = 1.0
 HEALTH_EVERY = 10.0
 REMIND_EVERY = 15.0
 DIGEST_EVERY = 30.0
+RETIRE_EVERY = 60.0
 HEARTBEAT_EVERY = 60.0
 EVALUATE_EVERY = 60.0
 RESCUE_EVERY = 30.0
@@ -123,6 +125,7 @@ class Clock:
             ("evaluations", evaluate_every, lambda conn, now: run_evaluations(conn, redis, now)),
             ("health", HEALTH_EVERY, health.run_once),
             ("reminders", REMIND_EVERY, lambda conn, now: remind.run_once(conn, desk, now)),
+            ("retired", RETIRE_EVERY, lambda conn, now: retire(conn, desk, now)),
             ("digests", DIGEST_EVERY, lambda conn, now: digest.run_once(conn, desk, now, redis)),
             ("heartbeat", HEARTBEAT_EVERY, heartbeat.run_once),
             ("rescue", RESCUE_EVERY, lambda conn, now: run_rescue(conn, redis, now)),

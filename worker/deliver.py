@@ -69,8 +69,8 @@ def drain(process: Process, name: str, clock: Callable[[], datetime] = lambda: d
         claimed = process.store(lambda conn: take(conn, name, desk, now))  # noqa: B023 - done before it changes
         if claimed is None:
             return tried
-        hours = process.store(lambda conn: hours_of(conn, name, claimed, desk))  # noqa: B023
-        delivery = dispatch(name, claimed, desk, picture(claimed, hours, desk))
+        drawn = picture(process, name, claimed, desk)
+        delivery = dispatch(name, claimed, desk, drawn)
         ended = clock()
         process.store(lambda conn: finish(conn, name, claimed, delivery, desk, ended))  # noqa: B023
         for template, fault in desk.templates.take_faults().items():
@@ -124,14 +124,17 @@ def hours_of(conn: Connection, name: str, claimed: Claimed, desk: Desk) -> Hours
     return None if incident.tenant == OWN else read_hours(conn, incident, plan, claimed.at)
 
 
-def picture(claimed: Claimed, hours: Hours | None, desk: Desk) -> bytes | None:
-    """The PNG that goes with the message; None where it has none."""
-    if claimed.kind == "digest":
-        return digest_picture(digest.read(claimed.alerts[0].content or {}))
-    if hours is None:
+def picture(process: Process, name: str, claimed: Claimed, desk: Desk) -> bytes | None:
+    """The PNG that goes with the message; None where it has none. It never costs the message."""
+    try:
+        if claimed.kind == "digest":
+            return digest_picture(digest.read(claimed.alerts[0].content or {}))
+        hours = process.store(lambda conn: hours_of(conn, name, claimed, desk))
+        incident = claimed.tellings[0].incident if hours else None
+        return draw(incident, hours, desk.zone(incident.tenant)) if hours and incident else None
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with a picture, the words must go out
+        log.error("no_picture", delivery=claimed.delivery, error=type(error).__name__)
         return None
-    incident = claimed.tellings[0].incident
-    return draw(incident, hours, desk.zone(incident.tenant))
 
 
 def dispatch(name: str, claimed: Claimed, desk: Desk, picture: bytes | None = None) -> Delivery:
@@ -199,6 +202,13 @@ def _judge(conn: Connection, name: str, desk: Desk, now: datetime) -> None:
         end_own(conn, detector=BROKEN, scope=name, at=now, policy=desk.policy)
 
 
+def retire(conn: Connection, desk: Desk, now: datetime) -> int:
+    """End the incidents of channels that are not configured any more; how many."""
+    gone = [name for name in incidents.scopes(conn, OWN, BROKEN) if desk.channel(name) is None]
+    with conn.transaction():
+        return sum(end_own(conn, detector=BROKEN, scope=name, at=now, policy=desk.policy) for name in gone)
+
+
 def _outcomes(conn: Connection, name: str) -> list[Outcome]:
     return [Outcome(each.ended_at, each.outcome, each.error) for each in deliveries.ended(conn, name)]
 
@@ -255,7 +265,11 @@ def _claim(
     tenant = next(iter(tenants)) if len(tenants) == 1 and kind == "alert" else None
 
     def words(links_: Linker | None) -> Message:
-        return _words(kind, alerts[0], tellings, now, desk, links_, repeated=root is not None)
+        try:
+            return _words(kind, alerts[0], tellings, now, desk, links_, repeated=root is not None)
+        except Exception as error:  # noqa: BLE001 - a message without a word of ours is better than none
+            log.error("no_words", alert=alerts[0].id, error=type(error).__name__)
+            return _bare(kind, tellings)
 
     plain = words(None)
     delivery = deliveries.begin(
@@ -308,6 +322,16 @@ def _told(each: Pending) -> float | None:
     """The observed value that the channel was last told, as it was when the oldest of these was staged."""
     content = each.alerts[0].content
     return content.get("told") if each.told and content else None
+
+
+def _bare(kind: Kind, tellings: Sequence[Telling]) -> Message:
+    """What can be said of anything."""
+    told = [
+        f"{each.incident.severity.upper()}: {each.incident.detector}, incident {each.incident.id}" for each in tellings
+    ]
+    return Message(
+        told[0] if told else f"BillingWatch: {kind}", "\n".join([*told, "billingwatch incidents list --open"])
+    )
 
 
 def _words(

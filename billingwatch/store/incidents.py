@@ -38,6 +38,15 @@ def read_some(conn: Connection, ids: Iterable[int]) -> list[Incident]:
     return _read(conn, "id = ANY(%s)", (list(ids),))
 
 
+def scopes(conn: Connection, tenant: Tenant, detector: str) -> list[str]:
+    """What the tenant's incidents of this detector are about that are not resolved."""
+    rows = conn.execute(
+        "SELECT scope FROM incidents WHERE account = %s AND livemode = %s AND detector = %s AND state <> 'resolved'",
+        (tenant.account, tenant.livemode, detector),
+    )
+    return [scope for (scope,) in rows]
+
+
 def read_unanswered(conn: Connection) -> list[Incident]:
     """Those that nobody has acknowledged."""
     return _read(conn, "state = 'open'", ())

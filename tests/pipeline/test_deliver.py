@@ -26,7 +26,7 @@ from tests.pipeline.sink import Sink, listening
 from tests.waiting import together, until
 from worker import jobs, remind
 from worker.clock import run_channels
-from worker.deliver import drain
+from worker.deliver import drain, retire
 from worker.desk import Desk
 from worker.lanes import Lanes
 from worker.process import Process, start
@@ -451,6 +451,29 @@ def test_a_channel_that_refuses_is_told_on_the_others_at_once_and_not_on_itself(
     opened(conn, now + HOUR, process.policy, "acct_2")
     send(process, now + 2 * HOUR, "bad")
     assert incidents.read_one(conn, broken.id).state == "resolved"  # type: ignore[union-attr]
+
+
+def test_the_incident_of_a_channel_that_was_taken_out_of_the_rules_ends(
+    process: Process, conn: Connection, answering: tuple[Moody, int], sink: Sink, now: datetime
+) -> None:
+    moody, _ = answering
+    configured(process, Policy(routes=(Route(channels=("ops", "bad")),)), ops=sink.url, bad=moody.url("401"))
+    opened(conn, now, process.policy)
+    send(process, now + MINUTE, "bad")
+    assert retire(conn, Desk.of(process), now + MINUTE) == 0
+    configured(process, Policy(routes=(ROUTE,)), ops=sink.url)
+    assert [retire(conn, Desk.of(process), now + HOUR) for _ in range(2)] == [1, 0]
+    (broken,) = [each for each in incidents.read_all(conn) if each.detector == "channel_broken"]
+    assert broken.state == "resolved"
+
+
+def test_an_incident_that_nobody_has_words_for_is_told_all_the_same(
+    desk: Process, conn: Connection, sink: Sink, now: datetime
+) -> None:
+    """As the evidence of another release may be."""
+    id_ = opened(conn, now, desk.policy, evidence={"contributors": [{"odd": 1}], "changes": 7})
+    assert send(desk, now + MINUTE) == 1
+    assert sink.titles() == [f"HIGH: refund_spike, incident {id_}"]
 
 
 def test_a_channel_that_fails_and_fails_is_told_and_left_alone_for_a_minute(
