@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from billingwatch.cli.mark import MOMENT
+from billingwatch.cli.running import beside
 from billingwatch.cli.start import connect_redis, load_rules
 from billingwatch.cli.way import print_way
 from billingwatch.rules import DEFAULT_PATH, Mistake, Rules
@@ -275,21 +276,23 @@ def _channels(rules: Rules) -> Iterator[Finding]:
 
 
 def _connections() -> Iterator[Finding]:
-    if os.environ.get("DATABASE_URL") or os.environ.get("DATABASE_URL_FILE"):
-        yield from _read("Postgres", _postgres)
+    """Of the servers that are named, or of those of the `up` that runs on this data folder."""
+    environment = beside(os.environ)
+    if environment.get("DATABASE_URL") or environment.get("DATABASE_URL_FILE"):
+        yield from _read("Postgres", lambda: _postgres(environment))
     else:
         yield Finding("Postgres", None, "DATABASE_URL is not set; `billingwatch up` brings its own")
-    if os.environ.get("REDIS_URL") or os.environ.get("REDIS_URL_FILE"):
-        yield from _redis()
+    if environment.get("REDIS_URL") or environment.get("REDIS_URL_FILE"):
+        yield from _redis(environment)
     else:
         yield Finding("Redis", None, "REDIS_URL is not set; `billingwatch up` brings its own")
 
 
-def _postgres() -> str:
+def _postgres(environment: Mapping[str, str]) -> str:
     from billingwatch.schema import pending
 
     try:
-        with connect(read_database(os.environ), "check") as conn:
+        with connect(read_database(environment), "check") as conn:
             version = conn.info.server_version // 10000
             if pending(conn):
                 raise _UnfitError("the schema is not the newest; run `billingwatch migrate`")
@@ -298,11 +301,11 @@ def _postgres() -> str:
         raise _UnfitError(f"does not answer ({error})") from None
 
 
-def _redis() -> Iterator[Finding]:
+def _redis(environment: Mapping[str, str]) -> Iterator[Finding]:
     from ingest.queue import durability_problems
 
     try:
-        redis = connect_redis(read_redis(os.environ))
+        redis = connect_redis(read_redis(environment))
         version = redis.info("server")["redis_version"]
         problems = durability_problems(redis)
     except ConfigurationError as error:

@@ -12,6 +12,7 @@ from psycopg import Connection
 from redis import Redis
 from redis.exceptions import RedisError
 
+from billingwatch.cli.running import beside
 from billingwatch.log import configure
 from billingwatch.rules import Rules, find_rules
 from billingwatch.settings import ConfigurationError, Problem, read_database, read_logs
@@ -59,9 +60,12 @@ def connect_redis(url: str) -> Redis:
 
 @contextmanager
 def open_store() -> Iterator[Connection]:
-    """A connection to the database for a command; without an answer the command ends with 1."""
+    """A connection to the database for a command; without an answer the command ends with 1.
+
+    Where none is named it is that of the `up` that runs on this data folder.
+    """
     try:
-        conn = connect(read_database(os.environ), "cli")
+        conn = connect(read_database(beside(os.environ)), "cli")
     except StoreAwayError as error:
         click.echo(f"Postgres does not answer at DATABASE_URL ({error}). Is it running?", err=True)
         sys.exit(1)
