@@ -223,7 +223,7 @@ def test_vitals_tell_how_each_channel_does(conn: Connection, redis: Redis, now: 
             conn.execute(
                 """
                 INSERT INTO deliveries (channel, kind, alerts, title, body, claimed_at, ended_at, outcome, error)
-                VALUES (%s, 'alert', 1, '', '', %s, %s, %s, '401')
+                VALUES (%s, 'alert', '{1}', '', '', %s, %s, %s, '401')
                 """,
                 (channel, at, at, outcome),
             )

@@ -96,7 +96,7 @@ def test_what_channels_were_sent_in_a_span(conn: Connection) -> None:
         conn.execute(
             """
             INSERT INTO deliveries (channel, kind, account, alerts, title, body, claimed_at, ended_at, outcome)
-            VALUES (%s, 'alert', %s, 1, '', '', %s, %s, %s)
+            VALUES (%s, 'alert', %s, '{1}', '', '', %s, %s, %s)
             """,
             (channel, account, at, at if outcome else None, outcome),
         )

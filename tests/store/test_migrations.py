@@ -19,16 +19,23 @@ TABLES = [
     "accounts",
     "alembic_version",
     "alerts",
+    "audit",
     "baselines",
     "charges",
     "claims",
+    "deliveries",
+    "digests",
     "events",
+    "feedback",
     "incident_log",
     "incidents",
+    "keys",
     "markers",
     "payers",
     "quarantine",
     "rollups",
+    "silences",
+    "used_links",
 ]
 _names = itertools.count(1)
 

@@ -15,7 +15,7 @@ def ended(conn: Connection, channel: str, at: datetime, outcome: str | None, err
     conn.execute(
         """
         INSERT INTO deliveries (channel, kind, alerts, title, body, claimed_at, ended_at, outcome, error)
-        VALUES (%s, 'alert', 1, '', '', %s, %s, %s, %s)
+        VALUES (%s, 'alert', '{1}', '', '', %s, %s, %s, %s)
         """,
         (channel, at, at if outcome else None, outcome, error),
     )
