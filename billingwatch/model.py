@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 
 # Stripe's list, https://docs.stripe.com/currencies; amounts of every other currency have two decimals.
 ZERO_DECIMAL = frozenset("bif clp djf gnf jpy kmf krw mga pyg rwf ugx vnd vuv xaf xof xpf".split())
@@ -215,3 +215,35 @@ DRILL = "drill_"
 def utc(seconds: float) -> datetime:
     """Epoch seconds as an aware UTC datetime."""
     return datetime.fromtimestamp(seconds, UTC)
+
+
+def iso(moment: datetime | None) -> str | None:
+    """As JSON shows it, `"2026-03-10T12:00:00Z"`."""
+    return None if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def described(incident: Incident) -> dict[str, Any]:
+    """The incident as JSON shows it: the shape of the backtest's incidents, with its id, state and evidence."""
+    return {
+        "id": incident.id,
+        "state": incident.state,
+        "detector": incident.detector,
+        "metric": incident.metric,
+        "account": incident.tenant.account,
+        "livemode": incident.tenant.livemode,
+        "scope": incident.scope,
+        "severity": incident.severity,
+        "opened_at": iso(incident.opened_at),
+        "first_breach_at": iso(incident.first_breach_at),
+        "last_breach_at": iso(incident.last_breach_at),
+        "resolved_at": iso(incident.resolved_at),
+        "observed": incident.observed,
+        "expected": incident.expected,
+        "limit": incident.limit,
+        "peak": incident.peak,
+        "window": incident.window,
+        "money_at_risk": to_builtins(incident.at_risk),
+        "customers": incident.customers,
+        "why": incident.why,
+        "evidence": incident.evidence,
+    }

@@ -4,13 +4,12 @@ The fields of an incident have the names that `billingwatch incidents show --jso
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
-from msgspec import to_builtins
 
-from billingwatch.model import SEVERITIES, Format, Incident, Reason, Severity, State
+from billingwatch.model import SEVERITIES, Format, Incident, Reason, Severity, State, described, iso
 from notify.telling import Message, Telling
 
 SOURCE = "billingwatch"
@@ -45,40 +44,13 @@ def payload(
     return msgspec.json.encode(write(tellings, message, at, id, base_url.rstrip("/")))
 
 
-def described(incident: Incident) -> dict[str, Any]:
-    """Every public field of the incident."""
-    return {
-        "id": incident.id,
-        "state": incident.state,
-        "detector": incident.detector,
-        "metric": incident.metric,
-        "account": incident.tenant.account,
-        "livemode": incident.tenant.livemode,
-        "scope": incident.scope,
-        "severity": incident.severity,
-        "opened_at": _iso(incident.opened_at),
-        "first_breach_at": _iso(incident.first_breach_at),
-        "last_breach_at": _iso(incident.last_breach_at),
-        "resolved_at": None if incident.resolved_at is None else _iso(incident.resolved_at),
-        "observed": incident.observed,
-        "expected": incident.expected,
-        "limit": incident.limit,
-        "peak": incident.peak,
-        "window": incident.window,
-        "money_at_risk": to_builtins(incident.at_risk),
-        "customers": incident.customers,
-        "why": incident.why,
-        "evidence": incident.evidence,
-    }
-
-
 def _events(tellings: Sequence[Telling], message: Message, at: datetime, id: str, base: str) -> dict[str, Any]:
     """One incident is an event of its own; several are one with a list of such events."""
     words = {"title": message.title, "text": message.text}
     events: list[dict[str, Any]] = [
         {
             "type": f"incident.{EVENTS[telling.reason]}",
-            "timestamp": _iso(at),
+            "timestamp": iso(at),
             "data": {
                 **described(telling.incident),
                 "url": _url(telling.incident, base),
@@ -92,7 +64,7 @@ def _events(tellings: Sequence[Telling], message: Message, at: datetime, id: str
         return {**event, "data": {**event["data"], **words}}
     kind = "incidents.summary" if events else "message"
     listed: dict[str, Any] = {"incidents": events} if events else {}
-    return {"type": kind, "timestamp": _iso(at), "data": {**words, **listed}}
+    return {"type": kind, "timestamp": iso(at), "data": {**words, **listed}}
 
 
 def _alerts(tellings: Sequence[Telling], message: Message, at: datetime, id: str, base: str) -> list[dict[str, Any]]:
@@ -105,7 +77,7 @@ def _alerts(tellings: Sequence[Telling], message: Message, at: datetime, id: str
         end = at + NOTICE_FOR
         labels = {"alertname": "BillingWatchNotice", "source": SOURCE, "severity": "none"}
         words = {"summary": message.title, "description": message.text}
-        return [{"labels": labels, "annotations": words, "startsAt": _iso(at), "endsAt": _iso(end)}]
+        return [{"labels": labels, "annotations": words, "startsAt": iso(at), "endsAt": iso(end)}]
     alone = message if len(tellings) == 1 else None
     alerts = []
     for telling in tellings:
@@ -144,8 +116,8 @@ def _alert(telling: Telling, message: Message | None, severity: Severity, end: d
     return {
         "labels": {name: value for name, value in labels.items() if value},  # an empty label is no label
         "annotations": {name: value for name, value in annotations.items() if value},
-        "startsAt": _iso(min(incident.first_breach_at, end)),
-        "endsAt": _iso(end),
+        "startsAt": iso(min(incident.first_breach_at, end)),
+        "endsAt": iso(end),
         **({"generatorURL": url} if url else {}),
     }
 
@@ -185,7 +157,7 @@ def _keep(
                 "environment": "live" if incident.tenant.livemode else "test",
                 "service": incident.tenant.account,
                 **_kept(f"{id}-{incident.id}", title, text, at),
-                "startedAt": _iso(incident.first_breach_at),
+                "startedAt": iso(incident.first_breach_at),
                 "fingerprint": f"{SOURCE}-{where}-{incident.id}",
                 "labels": {**fields, "money_at_risk": " + ".join(map(str, incident.at_risk))},
                 **({"url": url} if url else {}),
@@ -195,13 +167,8 @@ def _keep(
 
 
 def _kept(id: str, title: str, text: str, at: datetime) -> dict[str, Any]:
-    return {"id": id, "message": title, "description": text, "lastReceived": _iso(at), "source": [SOURCE]}
+    return {"id": id, "message": title, "description": text, "lastReceived": iso(at), "source": [SOURCE]}
 
 
 def _url(incident: Incident, base: str) -> str:
     return f"{base}/incidents/{incident.id}" if base else ""
-
-
-def _iso(moment: datetime) -> str:
-    """`"2026-03-10T12:00:00Z"`."""
-    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

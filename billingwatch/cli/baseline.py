@@ -19,10 +19,9 @@ from psycopg import Connection
 from rich.console import Console
 from rich.table import Table
 
-from billingwatch.cli.incidents import iso
 from billingwatch.cli.mark import EVER, MOMENT
 from billingwatch.cli.start import begin, load_rules, open_store
-from billingwatch.model import Money, Tenant, decimals, utc
+from billingwatch.model import Money, Tenant, decimals, iso, utc
 from billingwatch.settings import DEFAULT_SOURCE
 from billingwatch.store import accounts, baselines, markers
 from detectors.almanac import Almanac

@@ -8,10 +8,9 @@ from msgspec import Struct, to_builtins
 from psycopg import Connection
 
 from billingwatch.cli.amendment import Proposal, propose
-from billingwatch.cli.incidents import described, iso
 from billingwatch.cli.silence import described as silence_as_json
 from billingwatch.cli.silence import holds, spoken, zone_of
-from billingwatch.model import Incident, Money, Silence
+from billingwatch.model import Incident, Money, Silence, described, iso
 from billingwatch.store import audit, deliveries, feedback, incidents, outbox, silences
 from billingwatch.store.acts import VERDICTS
 from billingwatch.store.feedback import Said

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from billingwatch.cli.start import begin, open_store
-from billingwatch.model import SEVERITIES, Feedback, Incident
+from billingwatch.model import SEVERITIES, Feedback, described
 from billingwatch.store import acts
 from billingwatch.store import incidents as store
 from billingwatch.store.acts import Outcome
@@ -189,38 +189,6 @@ def precision(days: int, as_json: bool) -> None:
         counts = map(str, (each.incidents, each.confirmed, each.false_alarms))
         table.add_row(escape(each.detector), *counts, share)
     Console().print(table)
-
-
-def described(incident: Incident) -> dict[str, Any]:
-    """The incident as JSON shows it: the shape of the backtest's incidents, with its id, state and evidence."""
-    return {
-        "id": incident.id,
-        "state": incident.state,
-        "detector": incident.detector,
-        "metric": incident.metric,
-        "account": incident.tenant.account,
-        "livemode": incident.tenant.livemode,
-        "scope": incident.scope,
-        "severity": incident.severity,
-        "opened_at": iso(incident.opened_at),
-        "first_breach_at": iso(incident.first_breach_at),
-        "last_breach_at": iso(incident.last_breach_at),
-        "resolved_at": iso(incident.resolved_at),
-        "observed": incident.observed,
-        "expected": incident.expected,
-        "limit": incident.limit,
-        "peak": incident.peak,
-        "window": incident.window,
-        "money_at_risk": to_builtins(incident.at_risk),
-        "customers": incident.customers,
-        "why": incident.why,
-        "evidence": incident.evidence,
-    }
-
-
-def iso(moment: datetime | None) -> str | None:
-    """As JSON shows it, `"2026-03-10T12:00:00Z"`."""
-    return None if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _act(ids: tuple[int, ...], note: str, as_json: bool, act: Callable[[Connection, int, datetime], Outcome]) -> None:

@@ -13,9 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from billingwatch.cli.incidents import iso
 from billingwatch.cli.start import begin, open_store
-from billingwatch.model import Tenant
+from billingwatch.model import Tenant, iso
 from billingwatch.settings import DEFAULT_SOURCE
 from billingwatch.store import accounts, audit, markers
 from billingwatch.store.markers import Marker

@@ -16,10 +16,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from billingwatch.cli.incidents import iso
 from billingwatch.cli.mark import EVER, MOMENT, TEXT_LENGTH, read_moment
 from billingwatch.cli.start import begin, open_store
-from billingwatch.model import OWN, SEVERITIES, Incident, Silence
+from billingwatch.model import OWN, SEVERITIES, Incident, Silence, iso
 from billingwatch.rules import find_rules
 from billingwatch.store import accounts, audit, silences
 from detectors import setting

@@ -5,8 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from billingwatch.cli.incidents import described
-from billingwatch.model import utc
+from billingwatch.model import described, utc
 from detectors.backtest import Counts
 from detectors.score import TIERS, Label, Raised, Score, touches
 

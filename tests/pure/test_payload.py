@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from billingwatch.cli.incidents import described
-from billingwatch.model import SEVERITIES, Format, Incident, Money, Reason, Tenant
+from billingwatch.model import SEVERITIES, Format, Incident, Money, Reason, Tenant, described
 from notify.payload import EVENTS, OPEN_FOR, payload
 from notify.telling import Message, Telling
 from tests.pure.messages import AT, incident
