@@ -45,10 +45,13 @@ class Pending(Struct, frozen=True, kw_only=True):
 
     @property
     def reason(self) -> Reason:
-        """Why the channel hears of it: what it never heard of is told as new, however it went on since."""
+        """Why the channel hears of it: what it never heard of is told as new, however it went on since.
+
+        To whom it is escalated, it is new, too, and they are told why it comes to them.
+        """
         if self.over:
             return "resolved"
-        return self.newest.reason if self.told else "first"
+        return self.newest.reason if self.told or self.newest.reason == "escalate" else "first"
 
 
 class Scene(Struct, frozen=True, kw_only=True):

@@ -382,6 +382,8 @@ def test_what_nobody_acknowledges_is_repeated_and_escalated_until_somebody_does(
     assert remind.run_once(conn, desk, due + 14 * MINUTE) == 0
     assert [remind.run_once(conn, desk, due + 15 * MINUTE) for _ in range(2)] == [1, 0]
     assert send(process, due + 15 * MINUTE, "cto") == 1
+    assert sink.titles()[1].startswith("ESCALATED, CRITICAL: refund spike")
+    assert "Nobody has acknowledged it for 15 min" in sink.posted[1]["message"]
     assert remind.run_once(conn, desk, due + 4 * HOUR) == 1
     assert send(process, due + 4 * HOUR) == 1
     told = [(row["channel"], row["reason"], row["route"]) for row in outbox.read_for(conn, id_)]

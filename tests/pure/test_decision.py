@@ -162,6 +162,7 @@ def test_an_update_waits_for_the_interval_and_news_do_not() -> None:
 def test_what_a_channel_never_heard_of_is_news_to_it_however_it_went_on() -> None:
     assert pending(make(id=8), "first", "worse").reason == "first"
     assert pending(make(id=8), "worse").reason == "first"
+    assert pending(make(id=8), "escalate").reason == "escalate"
     assert pending(make(id=8), "worse", told=NOON).reason == "worse"
     assert pending(resolved(id=8), "first", "resolved").reason == "resolved"
 
