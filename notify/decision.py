@@ -20,8 +20,6 @@ AGAIN = timedelta(seconds=30)  # what other people or incidents hold back is loo
 HOUR = timedelta(hours=1)
 SUMMARY_WAIT = timedelta(minutes=1)  # after the budget is used up, what comes together is told in one summary
 
-_SEVERE = SEVERITIES[2:]  # high and critical
-
 
 class Pending(Struct, frozen=True, kw_only=True):
     """Everything staged about one incident for the channel, the newest last, with the incident as it is now."""
@@ -157,7 +155,9 @@ def _explains(cause: Incident, effect: Incident, inhibitions: Sequence[Inhibitio
     if cause.id == effect.id or cause.state == "resolved" or cause.tenant not in (effect.tenant, OWN):
         return False
     return any(
-        cause.detector in each.by and effect.detector in each.of and (not each.severe or cause.severity in _SEVERE)
+        cause.detector in each.by
+        and effect.detector in each.of
+        and SEVERITIES.index(cause.severity) >= SEVERITIES.index(each.least)
         for each in inhibitions
     )
 

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from msgspec import Struct
 from msgspec.structs import replace
 
-from billingwatch.model import SEVERITIES
+from billingwatch.model import SEVERITIES, Severity
 from notify import interval
 from notify.route import LABELS, Route, Span
 
@@ -32,7 +32,7 @@ class Inhibition(Struct, frozen=True):
 
     by: frozenset[str]
     of: frozenset[str]
-    severe: bool = False  # only where the cause is high or critical
+    least: Severity = "low"  # of the cause
 
 
 class DigestTimes(Struct, frozen=True):
@@ -47,9 +47,10 @@ class DigestTimes(Struct, frozen=True):
 
 _ABSENT = frozenset({"volume_drop", "revenue_drop", "webhook_silence", "webhook_lag"})
 INHIBITIONS = (
-    Inhibition(frozenset({"pipeline_lag", "worker_missing", "redis_high", "redis_away"}), _ABSENT),
+    Inhibition(frozenset({"pipeline_lag", "worker_missing", "redis_away"}), _ABSENT),
+    Inhibition(frozenset({"redis_high"}), _ABSENT, "critical"),  # then webhooks are refused
     Inhibition(frozenset({"webhook_silence"}), frozenset({"volume_drop", "revenue_drop", "mrr_drop", "webhook_lag"})),
-    Inhibition(frozenset({"failure_rate"}), frozenset({"volume_drop", "revenue_drop", "churn_spike"}), severe=True),
+    Inhibition(frozenset({"failure_rate"}), frozenset({"volume_drop", "revenue_drop", "churn_spike"}), "high"),
 )
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from billingwatch.model import Incident, Reason
-from notify.route import Routed
+from notify.route import Route, Routed
 
 
 class Row(Protocol):
@@ -17,11 +17,21 @@ class Row(Protocol):
     def channel(self) -> str: ...
 
     @property
+    def reason(self) -> Reason: ...
+
+    @property
+    def staged_at(self) -> datetime: ...
+
+    @property
     def sent_at(self) -> datetime | None: ...
 
     @property
     def waiting(self) -> bool:
         """Whether it may be sent yet."""
+
+    @property
+    def held(self) -> bool:
+        """Whether it was decided to wait with it, or not to tell it."""
 
 
 class Reminder(Struct, frozen=True):
@@ -30,40 +40,45 @@ class Reminder(Struct, frozen=True):
     route: str  # why this channel
 
 
-def remind(incident: Incident, rows: Sequence[Row], routed: Sequence[Routed], at: datetime) -> list[Reminder]:
+def remind(
+    incident: Incident, rows: Sequence[Row], routed: Sequence[Routed], routes: Sequence[Route], at: datetime
+) -> list[Reminder]:
     """What is to be staged now. Nothing of what is acknowledged, and nothing where something waits already.
 
-    A channel that was told is told again `repeat_interval` after it last was. While something critical is not
-    acknowledged, every `escalate_after` the next channel of `escalate` is told, counted from the first alert.
+    `rows` are all of the incident's, in order; those of before it was over for the last time count for nothing.
+    A channel is told again `repeat_interval` after it last was, or could not be. While something critical is not
+    acknowledged, every `escalate_after` the next channel of each route's `escalate` is told, counted from the first
+    alert, also where its channel was broken.
     """
     if incident.state != "open":
         return []
+    rows = _since_it_began(rows)
     found = [
         Reminder(each.channel, "repeat", each.reason)
         for each in routed
         if (last := _last(rows, each.channel)) and at - last >= each.route.repeat_interval
     ]
-    since = min((row.sent_at for row in rows if row.sent_at), default=None)
+    since = min((row.sent_at or row.staged_at for row in rows if row.sent_at or not row.held), default=None)
     if incident.severity != "critical" or since is None:
         return found
-    known = {row.channel for row in rows} | {each.channel for each in found}
-    for each in _routes(routed):
-        for level, channel in enumerate(each.route.escalate, 1):
-            if at - since >= each.route.escalate_after * level and channel not in known:
+    known = {row.channel for row in rows}
+    for route in routes:
+        for level, channel in enumerate(route.escalate, 1):
+            if at - since >= route.escalate_after * level and channel not in known:
                 known.add(channel)
-                why = f"escalation {level} of {each.route.name}: not acknowledged"
-                found.append(Reminder(channel, "escalate", why))
+                found.append(Reminder(channel, "escalate", f"escalation {level} of {route.name}: not acknowledged"))
     return found
 
 
+def _since_it_began(rows: Sequence[Row]) -> Sequence[Row]:
+    """Without those of an earlier life."""
+    over = [place for place, row in enumerate(rows, 1) if row.reason == "resolved"]
+    return rows[over[-1] :] if over else rows
+
+
 def _last(rows: Sequence[Row], channel: str) -> datetime | None:
-    """When the channel was last told; None where it never was, or where something waits for it."""
+    """When the channel was last told, or was to be and could not; None where something waits for it, or nothing was."""
     own = [row for row in rows if row.channel == channel]
     if any(row.waiting for row in own):
         return None
-    return max((row.sent_at for row in own if row.sent_at), default=None)
-
-
-def _routes(routed: Sequence[Routed]) -> list[Routed]:
-    """One of each route."""
-    return list({each.route.name: each for each in routed}.values())
+    return max((row.sent_at or row.staged_at for row in own if row.sent_at or not row.held), default=None)

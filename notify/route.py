@@ -112,6 +112,11 @@ def route(asked: Labels, routes: Sequence[Route], at: datetime, zone: tzinfo) ->
     return tuple(chosen.values()) or (Routed(CONSOLE, UNROUTED),)
 
 
+def matched(asked: Labels, routes: Sequence[Route], at: datetime, zone: tzinfo) -> tuple[Route, ...]:
+    """The routes that what has these labels takes."""
+    return tuple(stop.route for stop in walk(asked, routes, at, zone) if stop.matched)
+
+
 def walk(asked: Labels, routes: Sequence[Route], at: datetime, zone: tzinfo) -> list[Stop]:
     """Every route that is asked, in order, up to the one at which the way ends."""
     stops = []

@@ -8,7 +8,7 @@ from billingwatch.model import Incident
 from billingwatch.store import incidents, outbox
 from billingwatch.store.outbox import Row
 from notify.reminder import Reminder, remind
-from notify.route import labels, route
+from notify.route import labels, matched, route
 from worker.desk import Desk
 
 
@@ -33,5 +33,5 @@ def _stage(conn: Connection, id_: int, desk: Desk, now: datetime) -> int:
 
 
 def _due(incident: Incident, rows: list[Row], desk: Desk, now: datetime) -> list[Reminder]:
-    routed = route(labels(incident), desk.policy.routes, now, desk.zone(incident.tenant))
-    return remind(incident, rows, routed, now)
+    asked = labels(incident), desk.policy.routes, now, desk.zone(incident.tenant)
+    return remind(incident, rows, route(*asked), matched(*asked), now)

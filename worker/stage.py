@@ -25,15 +25,15 @@ def stage(
     """One row of the outbox a channel of its routes; how many.
 
     `zone` is the account's, the general one where it is not said; `told` the observed value that was told last, where
-    any was; `apart` a channel that is not told.
+    any was; `apart` a channel that is not told: where no other is routed, every other one is.
 
     That it is over is told to whoever was told of it, also where its severity went another way since.
     """
-    routed = {
-        each.channel: each
-        for each in route(labels(incident), policy.routes, at, zone or ZoneInfo(policy.zone))
-        if each.channel != apart
-    }
+    found = route(labels(incident), policy.routes, at, zone or ZoneInfo(policy.zone))
+    routed = {each.channel: each for each in found if each.channel != apart}
+    if apart and not routed:
+        others = (channel for each in policy.routes for channel in each.channels if channel != apart)
+        routed = {channel: Routed(channel, f"told nowhere else than on {apart}", policy.default) for channel in others}
     if reason == "resolved":
         for channel in outbox.channels_of(conn, incident.id):
             routed.setdefault(channel, Routed(channel, "told of it before", policy.default))

@@ -29,6 +29,7 @@ class Row(Struct, frozen=True):
     staged_at: datetime
     sent_at: datetime | None
     waiting: bool
+    held: bool  # by a decision, for now or for good
 
 
 class Doubt(Struct, frozen=True):
@@ -222,7 +223,9 @@ def rows_of(conn: Connection, incidents: Iterable[int]) -> dict[int, list[Row]]:
     """What was staged of each of these incidents, in order."""
     rows = conn.execute(
         """
-        SELECT incident, channel, reason, staged_at, sent_at, state IN ('staged', 'sending') FROM alerts
+        SELECT incident, channel, reason, staged_at, sent_at, state IN ('staged', 'sending'),
+               verdict LIKE 'held:%%' OR state = 'dropped'
+        FROM alerts
         WHERE incident = ANY(%s) ORDER BY id
         """,
         (list(incidents),),

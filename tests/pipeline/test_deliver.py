@@ -455,6 +455,18 @@ def test_a_channel_that_refuses_is_told_on_the_others_at_once_and_not_on_itself(
     assert incidents.read_one(conn, broken.id).state == "resolved"  # type: ignore[union-attr]
 
 
+def test_a_broken_channel_that_alone_is_routed_is_told_on_every_other(
+    process: Process, conn: Connection, answering: tuple[Moody, int], sink: Sink, now: datetime
+) -> None:
+    moody, _ = answering
+    critical = Route(name="routes.1", channels=("phone",), matchers={"severity": ("critical",)})
+    configured(process, Policy(routes=(critical, Route(channels=("bad",)))), phone=sink.url, bad=moody.url("401"))
+    opened(conn, now, process.policy)
+    send(process, now + MINUTE, "bad")
+    (broken,) = [each for each in incidents.read_all(conn) if each.detector == "channel_broken"]
+    assert [row["channel"] for row in outbox.read_for(conn, broken.id)] == ["phone"]
+
+
 def test_the_incident_of_a_channel_that_was_taken_out_of_the_rules_ends(
     process: Process, conn: Connection, answering: tuple[Moody, int], sink: Sink, now: datetime
 ) -> None:

@@ -86,6 +86,17 @@ def test_failures_explain_missing_revenue_only_where_they_are_severe() -> None:
     assert answers == {"low": [[8]], "medium": [[8]], "high": [], "critical": []}
 
 
+def test_a_full_redis_explains_absence_only_once_it_refuses_webhooks() -> None:
+    silence = pending(make(id=8, detector="webhook_silence", severity="critical"))
+    told = {
+        severity: sent(
+            decide([silence], scene(causes=[make(id=7, detector="redis_high", tenant=OWN, severity=severity)]))
+        )
+        for severity in ("high", "critical")
+    }
+    assert told == {"high": [[8]], "critical": []}
+
+
 def test_a_cause_that_is_over_explains_nothing() -> None:
     over = resolved(id=7, detector="webhook_silence")
     assert sent(decide([pending(make(id=8, detector="volume_drop"))], scene(causes=[over]))) == [[8]]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
-from billingwatch.model import Severity, State
+from billingwatch.model import Reason, Severity, State
 from notify.reminder import Reminder, remind
 from notify.route import Route, Routed
 from tests.factories import NOON, incident
@@ -21,11 +21,14 @@ class Told(Struct, frozen=True):
     channel: str
     sent_at: datetime | None
     waiting: bool = False
+    reason: Reason = "first"
+    staged_at: datetime = NOON
+    held: bool = False
 
 
 def due(*rows: Told, severity: Severity = "critical", state: State = "open", at: datetime = NOON) -> list[Reminder]:
     changes: dict[str, Any] = {"severity": severity, "state": state}
-    return remind(incident(id=1, **changes), rows, ROUTED, at)
+    return remind(incident(id=1, **changes), rows, ROUTED, (ROUTE, Route()), at)
 
 
 def test_a_channel_is_told_again_when_the_interval_is_over() -> None:
@@ -43,8 +46,35 @@ def test_nothing_is_repeated_where_something_waits_already() -> None:
     assert due(Told("ops", NOON - 9 * HOUR), Told("ops", None, waiting=True), severity="low") == []
 
 
-def test_what_was_never_told_there_is_no_reminder() -> None:
-    assert due(Told("ops", None), severity="low") == []
+def test_what_was_held_back_there_is_no_reminder_of() -> None:
+    held = Told("ops", None, held=True, staged_at=NOON - 9 * HOUR)
+    assert due(held, severity="low") == []
+    assert due(held) == []
+
+
+def test_a_channel_that_gave_up_is_tried_again_and_holds_up_no_escalation() -> None:
+    given_up = Told("ops", None, staged_at=NOON - 5 * HOUR)
+    assert [(each.channel, each.reason) for each in due(given_up)] == [
+        ("ops", "repeat"),
+        ("cto", "escalate"),
+        ("ceo", "escalate"),
+    ]
+
+
+def test_what_comes_back_begins_anew() -> None:
+    """Who was told of it before it was over is told again in turn, counted from when it came back."""
+    before = Told("ops", NOON - 9 * HOUR), Told("cto", NOON - 8 * HOUR, reason="escalate")
+    over = Told("ops", NOON - 7 * HOUR, reason="resolved"), Told("cto", NOON - 7 * HOUR, reason="resolved")
+    again = Told("ops", NOON - MINUTE)
+    assert due(*before, *over, again) == []
+    assert [each.channel for each in due(*before, *over, again, at=NOON + 9 * MINUTE)] == ["cto"]
+
+
+def test_every_route_that_matched_escalates_though_a_channel_is_anothers() -> None:
+    second = Route(name="routes.2", channels=("ops",), escalate=("boss",), escalate_after=5 * MINUTE)
+    about = incident(id=1, severity="critical")
+    found = remind(about, [Told("ops", NOON - 5 * MINUTE)], ROUTED, (ROUTE, second), NOON)
+    assert [(each.channel, each.route) for each in found] == [("boss", "escalation 1 of routes.2: not acknowledged")]
 
 
 @pytest.mark.parametrize("state", ["acked", "resolved"])
@@ -74,5 +104,5 @@ def test_only_what_is_critical_is_escalated() -> None:
 
 
 def test_escalation_counts_from_the_first_alert_that_arrived() -> None:
-    assert due(Told("ops", None, waiting=True)) == []
+    assert due(Told("ops", None, waiting=True)) == []  # it is on its way
     assert len(due(Told("mail", NOON - 12 * MINUTE), Told("ops", NOON - MINUTE))) == 1
