@@ -83,6 +83,13 @@ def sample() -> Message:
     )
 
 
+def again(message: Message) -> Message:
+    """The message, which says that it may have arrived before."""
+    markdown = f"{message.markdown}\n\n{REPEATED}" if message.markdown else ""
+    html = f"{message.html}\n<p>{REPEATED}</p>" if message.html else ""
+    return Message(message.title, f"{message.text}\n{REPEATED}", markdown, html)
+
+
 def problems(templates: Templates) -> list[str]:
     """What is wrong with the user's own templates: each is tried with examples."""
     found = templates.strangers()

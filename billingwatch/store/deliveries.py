@@ -1,5 +1,6 @@
 """Attempts to send: one row is one message on its way to one channel, and what became of it."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -14,10 +15,7 @@ Outcome = Literal["sent", "failed", "refused", "unknown"]
 
 
 class Delivery(Struct, frozen=True, kw_only=True):
-    """A message on its way. `tenant` is None where it speaks of several accounts, or of none.
-
-    `repeats` is the first delivery of the same message, where that may have arrived already.
-    """
+    """A message on its way. `tenant` is None where it speaks of several accounts, or of none."""
 
     id: int = 0
     channel: str
@@ -27,7 +25,8 @@ class Delivery(Struct, frozen=True, kw_only=True):
     alerts: tuple[int, ...] = ()  # their ids
     title: str
     body: str  # as plain text, without signed links
-    repeats: int | None = None
+    message: int | None = None  # the first delivery of the same alerts together; None for the first
+    repeats: int | None = None  # the one that may have arrived already
 
 
 class Ended(Struct, frozen=True):
@@ -51,8 +50,9 @@ def begin(conn: Connection, delivery: Delivery, now: datetime) -> int:
     tenant = delivery.tenant or Tenant("", True)
     (row,) = conn.execute(
         """
-        INSERT INTO deliveries (channel, kind, account, livemode, urgent, alerts, title, body, claimed_at, repeats)
-        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id
+        INSERT INTO deliveries (channel, kind, account, livemode, urgent, alerts, title, body, claimed_at, message,
+                                repeats)
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id
         """,
         (
             delivery.channel,
@@ -64,6 +64,7 @@ def begin(conn: Connection, delivery: Delivery, now: datetime) -> int:
             delivery.title,
             delivery.body,
             now,
+            delivery.message,
             delivery.repeats,
         ),
     ).fetchall()
@@ -81,10 +82,30 @@ def end(conn: Connection, id_: int, outcome: Outcome, error: str, now: datetime)
 
 def root(conn: Connection, id_: int) -> tuple[Kind, int]:
     """The kind of a delivery, and the first one of the same message."""
-    row = conn.execute("SELECT kind, coalesce(repeats, id) FROM deliveries WHERE id = %s", (id_,)).fetchone()
+    row = conn.execute("SELECT kind, coalesce(message, id) FROM deliveries WHERE id = %s", (id_,)).fetchone()
     if row is None:
         raise LookupError(f"no delivery {id_}")
     return row[0], row[1]
+
+
+class Earlier(Struct, frozen=True):
+    """The message that was sent of the same alerts: its first delivery, and the newest that may have arrived."""
+
+    root: int
+    doubt: int | None
+
+
+def earlier(conn: Connection, channel: str, alerts: Sequence[int]) -> Earlier | None:
+    """What was sent to the channel of just these alerts, None where nothing was. A timeout may have been an arrival."""
+    row = conn.execute(
+        """
+        SELECT min(coalesce(message, id)),
+               max(id) FILTER (WHERE outcome = 'unknown' OR (outcome = 'failed' AND error LIKE '%%timed out%%'))
+        FROM deliveries WHERE channel = %s AND alerts @> %s::bigint[] AND alerts = %s::bigint[]
+        """,
+        (channel, list(alerts), list(alerts)),
+    ).fetchone()
+    return Earlier(*row) if row and row[0] is not None else None
 
 
 def load(conn: Connection, channel: str, since: datetime) -> Load:
@@ -127,13 +148,14 @@ def ended(conn: Connection, channel: str, limit: int = 50) -> list[Ended]:
 
 
 def undelivered(conn: Connection, channel: str, limit: int = 3) -> tuple[int, list[str]]:
-    """How many alerts of open incidents wait for the channel or were given up, and the titles of their last tries."""
+    """How many messages about open incidents wait for the channel or were given up, and the titles of the newest."""
     rows = conn.execute(
         """
-        SELECT d.title, count(*) OVER () FROM alerts AS a
-        JOIN incidents AS i ON i.id = a.incident JOIN deliveries AS d ON d.id = a.delivery
-        WHERE a.channel = %s AND a.state IN ('staged', 'given_up') AND a.attempts > 0 AND i.state <> 'resolved'
-        ORDER BY a.id DESC LIMIT %s
+        SELECT title, count(*) OVER () FROM (
+            SELECT DISTINCT d.id, d.title FROM alerts AS a
+            JOIN incidents AS i ON i.id = a.incident JOIN deliveries AS d ON d.id = a.delivery
+            WHERE a.channel = %s AND a.state IN ('staged', 'given_up') AND a.attempts > 0 AND i.state <> 'resolved'
+        ) AS missing ORDER BY id DESC LIMIT %s
         """,
         (channel, limit),
     ).fetchall()

@@ -88,7 +88,7 @@ def lock(conn: Connection, channel: str) -> None:
 
 def waiting(conn: Connection, channel: str, now: datetime, *, everyone: bool = False) -> list[Alert]:
     """What is due for the channel, and with it all that waits about the same incidents, and what is new of the same
-    accounts, or of everyone; in the order of their staging.
+    accounts, or of everyone; in the order of their staging. What is on its way about an incident goes first.
     """
     return _read(
         conn,
@@ -101,7 +101,9 @@ def waiting(conn: Connection, channel: str, now: datetime, *, everyone: bool = F
           AND (next_try <= %(now)s OR incident IN (SELECT incident FROM due)
                OR (verdict = '' AND (%(everyone)s OR EXISTS (
                    SELECT FROM incidents AS i JOIN accounts USING (account, livemode) WHERE i.id = a.incident))))
-        ORDER BY id LIMIT 5000
+          AND NOT EXISTS (SELECT FROM alerts AS s WHERE s.channel = a.channel AND s.incident = a.incident
+                                                    AND s.state = 'sending')
+        ORDER BY id LIMIT 100000
         """,
         {"channel": channel, "now": now, "everyone": everyone},
         Alert,
@@ -130,6 +132,49 @@ def doubt(conn: Connection, channel: str, now: datetime) -> Doubt | None:
         _InDoubt,
     )
     return Doubt(found[0].delivery, tuple(found)) if found else None
+
+
+def staged_of(conn: Connection, channel: str, incidents: Iterable[int]) -> list[Alert]:
+    """What else is staged for the channel about these incidents."""
+    return _read(
+        conn,
+        "SELECT {fields} FROM alerts AS a WHERE channel = %(channel)s AND state = 'staged' AND incident = ANY(%(ids)s)",
+        {"channel": channel, "ids": list(incidents)},
+        Alert,
+    )
+
+
+def unchanged(conn: Connection, channel: str, alerts: Sequence[Alert]) -> bool:
+    """Whether these are staged still, and are all that is staged of their incidents."""
+    found = staged_of(conn, channel, [each.incident for each in alerts if each.incident is not None])
+    return {each.id for each in found} == {each.id for each in alerts}
+
+
+def heard(conn: Connection, channel: str, incidents: Iterable[int]) -> set[int]:
+    """Of which of these incidents the channel was told, or will be before long."""
+    rows = conn.execute(
+        """
+        SELECT DISTINCT incident FROM alerts WHERE channel = %s AND incident = ANY(%s)
+          AND (state IN ('sent', 'sending') OR (state = 'staged' AND verdict NOT LIKE 'held: silenced%%'
+                                                AND verdict NOT LIKE 'held: inhibited%%'))
+        """,
+        (channel, list(incidents)),
+    )
+    return {incident for (incident,) in rows}
+
+
+def hold_unknown(conn: Connection, channel: str, now: datetime, until: datetime, oldest: datetime, why: str) -> None:
+    """Nobody here knows the channel: look again at `until`, and drop what was staged before `oldest`."""
+    conn.execute(
+        """
+        UPDATE alerts SET next_try = %(until)s,
+               state = CASE WHEN staged_at <= %(oldest)s THEN 'dropped' ELSE 'staged' END,
+               verdict = CASE WHEN staged_at <= %(oldest)s THEN 'dropped: ' ELSE 'held: ' END || %(why)s
+        WHERE channel = %(channel)s
+          AND ((state = 'staged' AND next_try <= %(now)s) OR (state = 'sending' AND claimed_at <= %(stale)s))
+        """,
+        {"channel": channel, "now": now, "until": until, "oldest": oldest, "why": why, "stale": now - CLAIM},
+    )
 
 
 def told(conn: Connection, channel: str, incidents: Iterable[int]) -> dict[int, datetime]:
@@ -207,16 +252,25 @@ def again(conn: Connection, delivery: int, next_try: datetime, error: str) -> in
     return _finish(conn, delivery, "state = 'staged', next_try = %s, error = %s", (next_try, error))
 
 
-def give_up(conn: Connection, delivery: int, error: str) -> int:
-    """It never will."""
-    return _finish(conn, delivery, "state = 'given_up', error = %s", (error,))
+def give_up(conn: Connection, delivery: int, error: str, before: datetime | None = None) -> int:
+    """It never will; or only of what was first tried before this instant."""
+    change = "state = 'given_up', error = %s"
+    return _finish(
+        conn, delivery, change, (error,), "AND first_try <= %s" if before else "", (before,) if before else ()
+    )
 
 
-def _finish(conn: Connection, delivery: int, change: str, values: tuple[object, ...]) -> int:
-    # `change` is a constant of this module
-    return conn.execute(
-        f"UPDATE alerts SET {change} WHERE delivery = %s AND state = 'sending'", (*values, delivery)
-    ).rowcount
+def _finish(
+    conn: Connection,
+    delivery: int,
+    change: str,
+    values: tuple[object, ...],
+    which: str = "",
+    asked: tuple[object, ...] = (),
+) -> int:
+    # `change` and `which` are constants of this module
+    query = f"UPDATE alerts SET {change} WHERE delivery = %s AND state = 'sending' {which}"
+    return conn.execute(query, (*values, delivery, *asked)).rowcount
 
 
 def rows_of(conn: Connection, incidents: Iterable[int]) -> dict[int, list[Row]]:

@@ -30,6 +30,7 @@ CREATE TABLE deliveries (
     ended_at   timestamptz,
     outcome    text        CHECK (outcome IN ('sent', 'failed', 'refused', 'unknown')),  -- NULL while under way
     error      text        NOT NULL DEFAULT '',
+    message    bigint      REFERENCES deliveries,  -- the first of the same alerts together; NULL for the first
     repeats    bigint      REFERENCES deliveries,  -- it may have arrived already as that one
     CONSTRAINT deliveries_ended CHECK ((ended_at IS NULL) = (outcome IS NULL))
 );

@@ -17,14 +17,17 @@ from billingwatch.model import Channel, Reason, Silence, Tenant
 from billingwatch.queues import ALERTS, Queue
 from billingwatch.store import incidents, outbox, silences
 from notify import interval
+from notify.message import again, sample
 from notify.policy import Policy
 from notify.retry import LIMIT
 from notify.route import Route, Span
+from notify.telling import Message
 from tests.factories import LIVE, incident
 from tests.pipeline.senders import Moody
 from tests.pipeline.sink import Sink, listening
 from tests.waiting import together, until
 from worker import jobs, remind
+from worker.claim import take
 from worker.clock import run_channels
 from worker.deliver import drain, retire
 from worker.desk import Desk
@@ -181,13 +184,86 @@ def test_alert_that_nobody_could_send_for_a_day_is_given_up(
     assert state(conn, id_)[0] == "given_up"
 
 
-def test_channel_that_was_taken_out_of_the_rules_is_told_nothing_more(
-    desk: Process, conn: Connection, now: datetime
+def test_what_is_for_a_channel_that_is_not_configured_waits_for_a_day_in_case_it_comes_back(
+    desk: Process, conn: Connection, sink: Sink, now: datetime
 ) -> None:
-    id_ = opened(conn, now, desk.policy)
+    """A worker with an older file may be the one that asks."""
+    id_, known = opened(conn, now, desk.policy), desk.rules
     desk.rules = replace(desk.rules, channels={"other": Channel("json://127.0.0.1:1/")})
     assert send(desk, now + MINUTE) == 0
+    assert rows(conn, id_) == [("first", "staged", "held: the channel is not configured any more")]
+    later = opened(conn, now + 23 * HOUR, desk.policy, "acct_2")
+    assert send(desk, now + 24 * HOUR) == 0
     assert rows(conn, id_) == [("first", "dropped", "dropped: the channel is not configured any more")]
+    desk.rules = known
+    assert send(desk, now + 25 * HOUR) == 1
+    assert state(conn, later)[0] == "sent"
+
+
+def test_a_failed_message_is_the_same_message_at_its_next_try_and_says_when_it_may_have_arrived(
+    desk: Process, conn: Connection, sink: Sink, now: datetime
+) -> None:
+    opened(conn, now, desk.policy)
+    due, ends = now + MINUTE, iter(["failed", "unknown", "failed"])
+    sink.status = 503
+    for hours, outcome in enumerate(ends):
+        send(desk, due + hours * HOUR)
+        conn.execute("UPDATE deliveries SET outcome = %s WHERE id = (SELECT max(id) FROM deliveries)", (outcome,))
+    sink.status = 200
+    send(desk, due + 3 * HOUR)
+    assert conn.execute("SELECT id, message, repeats FROM deliveries ORDER BY id").fetchall() == [
+        (1, None, None),
+        (2, 1, None),
+        (3, 1, 2),
+        (4, 1, 2),
+    ]
+    assert ["may have reached you already" in each["message"] for each in sink.posted] == [False, False, True, True]
+
+
+def test_giving_up_takes_nothing_fresh_along(desk: Process, conn: Connection, sink: Sink, now: datetime) -> None:
+    sink.status = 500
+    id_ = opened(conn, now, desk.policy)
+    send(desk, now + MINUTE)
+    last = now + MINUTE + LIMIT
+    changed(conn, id_, "worse", last - SECOND, desk.policy, severity="critical")
+    send(desk, last)
+    assert [row[1] for row in rows(conn, id_)] == ["given_up", "staged"]
+    (fresh,) = [row for row in outbox.read_for(conn, id_) if row["state"] == "staged"]
+    assert fresh["next_try"] - last <= 15 * SECOND  # its first failure
+
+
+def test_the_end_does_not_overtake_the_beginning(desk: Process, conn: Connection, sink: Sink, now: datetime) -> None:
+    id_, due = opened(conn, now, desk.policy), now + MINUTE
+    claimed = take(conn, "ops", Desk.of(desk), due)
+    assert claimed is not None
+    changed(conn, id_, "resolved", due, desk.policy, state="resolved", resolved_at=due)
+    assert send(desk, due) == 0  # another worker has the beginning under way
+    assert send(desk, due + outbox.CLAIM) == 1  # and died of it
+    (message,) = sink.posted
+    assert message["title"].startswith("RESOLVED")
+    assert [row[1] for row in rows(conn, id_)] == ["sent", "sent"]
+
+
+def test_a_cause_that_the_channel_does_not_hear_of_explains_nothing_to_it(
+    desk: Process, conn: Connection, sink: Sink, now: datetime
+) -> None:
+    silenced(conn, now, detector="webhook_silence")
+    opened(conn, now, desk.policy, detector="webhook_silence", severity="critical")
+    drop = opened(conn, now, desk.policy, detector="volume_drop", metric="payment.succeeded")
+    send(desk, now + MINUTE)
+    assert send(desk, now + 2 * MINUTE) + len(sink.posted) >= 1
+    assert state(conn, drop)[0] == "sent"
+
+
+def test_doubtful_summaries_and_digests_say_so() -> None:
+    for message in (again(sample()), again(digest_like())):
+        assert "may have reached you already" in message.text
+    assert "may have reached you already" in again(digest_like()).markdown
+    assert "may have reached you already" in again(digest_like()).html
+
+
+def digest_like() -> Message:
+    return Message("Digest", "text", "**md**", "<p>html</p>")
 
 
 def test_dead_channel_keeps_its_address_and_secret_to_itself(process: Process, conn: Connection, now: datetime) -> None:
@@ -223,8 +299,6 @@ def test_one_broken_channel_repeats_nothing_on_the_other(
 def test_message_of_a_sender_that_was_killed_is_sent_once_more_and_says_so(
     desk: Process, conn: Connection, redis: Redis, sink: Sink, now: datetime
 ) -> None:
-    from worker.deliver import take
-
     id_, due = opened(conn, now, desk.policy), now + MINUTE
     assert take(conn, "ops", Desk.of(desk), due) is not None  # and then it was killed
     assert send(desk, due) == 0

@@ -10,7 +10,7 @@ from psycopg import Connection
 from billingwatch.model import Alert, Tenant
 from billingwatch.store import deliveries, incidents, outbox
 from billingwatch.store.connection import connect
-from billingwatch.store.deliveries import Delivery
+from billingwatch.store.deliveries import Delivery, Earlier
 from tests.factories import LIVE, NOON, incident
 from tests.waiting import together
 
@@ -219,8 +219,17 @@ def test_a_delivery_ends_once_and_failures_count_against_no_budget(conn: Connect
     assert deliveries.root(conn, open_) == ("alert", open_)
 
 
-def test_a_repeat_knows_the_first_of_its_message(conn: Connection) -> None:
-    first = begun(conn)
-    repeat = Delivery(channel="ops", kind="alert", title="Title", body="Body", repeats=first)
-    second = deliveries.begin(conn, repeat, NOON)
+def test_the_same_alerts_together_are_the_same_message(conn: Connection) -> None:
+    def began(*alerts: int, message: int | None = None) -> int:
+        found = Delivery(channel="ops", kind="alert", title="Title", body="Body", alerts=alerts, message=message)
+        return deliveries.begin(conn, found, NOON)
+
+    first = began(1, 2)
+    assert deliveries.earlier(conn, "ops", [1, 2]) == Earlier(first, None)
+    deliveries.end(conn, first, "failed", "timed out after 20 s", NOON)
+    second = began(1, 2, message=first)
+    deliveries.end(conn, second, "failed", "HTTP 500", NOON)
+    assert deliveries.earlier(conn, "ops", [1, 2]) == Earlier(first, first)
     assert deliveries.root(conn, second) == ("alert", first)
+    for channel, alerts in (("ops", [1]), ("ops", [1, 2, 3]), ("mail", [1, 2])):
+        assert deliveries.earlier(conn, channel, alerts) is None
