@@ -147,6 +147,12 @@ def _redis_away(vitals: Vitals) -> Iterator[Reading]:
     yield Reading("", seconds, f"Redis has not answered for {_time(seconds)}: webhooks are refused; is it running?")
 
 
+def _alerts_overdue(vitals: Vitals) -> Iterator[Reading]:
+    seconds = vitals.undelivered
+    do = "does `worker alerts` log `lane_failed`, or is one channel too slow for all it is sent?"
+    yield Reading("", seconds, f"an alert has been due for {_time(seconds)}, and was neither sent nor put off; {do}")
+
+
 # `channel_broken` is not here: who delivers sees it first, and raises it.
 THRESHOLDS = {
     "pipeline_lag": Threshold(
@@ -165,6 +171,14 @@ THRESHOLDS = {
         hold=timedelta(seconds=30),
         recovery=timedelta(minutes=1),
         severities=((0, "high"), (300, "critical")),
+    ),
+    "alerts_overdue": Threshold(
+        read=_alerts_overdue,
+        limit=300,
+        clear=30,
+        hold=timedelta(seconds=30),
+        recovery=timedelta(minutes=2),
+        severities=((0, "high"), (1800, "critical")),
     ),
     "quarantine_growing": Threshold(
         read=_quarantine_growing,

@@ -7,7 +7,7 @@ as long.
 
 import re
 from collections.abc import Iterator
-from datetime import datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 
 from msgspec import Struct
 
@@ -45,8 +45,8 @@ class Times(Struct, frozen=True):
         return any(interval.holds(local) for interval in self.intervals)
 
     def over(self, at: datetime, zone: tzinfo) -> datetime | None:
-        """The full minute at which the stretch around `at` ends; None where it never does."""
-        for moment in self._edges(at, zone):
+        """The full minute, UTC, at which the stretch around `at` ends; None where it never does."""
+        for moment in self._edges(at.astimezone(UTC), zone):
             if not self.holds(moment, zone):
                 return moment
         return None
@@ -61,6 +61,11 @@ class Times(Struct, frozen=True):
                 wall = midnight + timedelta(days=day, minutes=minute)
                 # Where the clock is set back a wall time comes twice.
                 found |= {wall.replace(tzinfo=zone, fold=fold).astimezone(at.tzinfo) for fold in (0, 1)}
+        # Where the clock is changed, too: it may leap over an end.
+        start = at.replace(minute=0, second=0, microsecond=0)
+        hours = [start + timedelta(hours=hour) for hour in range(9 * 24)]
+        offsets = [hour.astimezone(zone).utcoffset() for hour in hours]
+        found |= {hours[place] for place in range(1, len(hours)) if offsets[place] != offsets[place - 1]}
         yield from sorted(moment for moment in found if moment > at)
 
 

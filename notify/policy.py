@@ -85,10 +85,10 @@ def configure(sections: Mapping[str, Any], members: Members) -> tuple[Policy, Wr
         routes.append(reader.route(table, place, pattern))
         if not routes[-1].channels:
             wrong.setdefault(f"{place}.channels", "names no channel")
-    causes = reader.tables(sections.get("inhibit", []), "inhibit", ("by", "of"))
+    causes = reader.inhibitions(sections.get("inhibit", []))
     policy = Policy(
         routes=(*routes, replace(default, name=Route().name)),
-        inhibitions=(*INHIBITIONS, *(reader.inhibition(table, place) for place, table in causes.items())),
+        inhibitions=causes,
         budget=reader.get(general, "alerts", "budget", _whole(1, 10_000), Policy().budget),
         templates=reader.get(general, "alerts", "templates", _text, ""),
         links=reader.get(general, "alerts", "links", _span(60, 30 * 86_400), Policy().links),
@@ -193,6 +193,19 @@ class _Reader:
             escalate=get("escalate", self.channels, pattern.escalate),
             **{name: get(name, _span(0, 30 * 86_400), getattr(pattern, name)) for name in _TIMING},
         )
+
+    def inhibitions(self, value: Any) -> tuple[Inhibition, ...]:
+        """The shipped ones, and those of the list. Two that explain each other would both be told of nowhere."""
+        found = list(INHIBITIONS)
+        for place, table in self.tables(value, "inhibit", ("by", "of")).items():
+            made = self.inhibition(table, place)
+            back = next((each for each in (*found, made) if each.by & made.of and each.of & made.by), None)
+            if back is None:
+                found.append(made)
+            else:
+                pair = f"{min(made.by & back.of)} and {min(made.of & back.by)}"
+                self.wrong.setdefault(place, f"{pair} would explain each other, and neither be told")
+        return tuple(found)
 
     def inhibition(self, table: Mapping[str, Any], place: str) -> Inhibition:
         by, of = (frozenset(self.get(table, place, name, _names, _NOBODY)) for name in ("by", "of"))

@@ -1,13 +1,16 @@
 """Who is to be reminded of what is open and not acknowledged: the same channels again, or the next ones. Pure."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from msgspec import Struct
 
 from billingwatch.model import Incident, Reason
 from notify.route import Route, Routed
+
+NEW = timedelta(minutes=1)  # until then whoever opened it may be telling of it
+BROKEN = "channel_broken"  # of which the channel itself, its scope, is told nothing
 
 
 class Row(Protocol):
@@ -58,6 +61,10 @@ def remind(
         for each in routed
         if (last := _last(rows, each.channel)) and at - last >= each.route.repeat_interval
     ]
+    if at - incident.opened_at >= NEW and rows:
+        # Configured since, or asked only from now on: who is routed now hears of it, too.
+        there = {row.channel for row in rows} | ({incident.scope} if incident.detector == BROKEN else set())
+        found += [Reminder(each.channel, "first", each.reason) for each in routed if each.channel not in there]
     since = min((row.sent_at or row.staged_at for row in rows if row.sent_at or not row.held), default=None)
     if incident.severity != "critical" or since is None:
         return found

@@ -38,6 +38,7 @@ OURS = {
     "disk_high": "the disk is nearly full",
     "redis_high": "Redis is nearly full",
     "redis_away": "Redis does not answer",
+    "alerts_overdue": "alerts are not sent",
     "redis_evicting": "Redis has thrown jobs away",
 }
 

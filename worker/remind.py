@@ -11,12 +11,14 @@ from notify.reminder import Reminder, remind
 from notify.route import labels, matched, route
 from worker.desk import Desk
 
+MOST = 100  # incidents a round, which the clock waits for; the others have the next
+
 
 def run_once(conn: Connection, desk: Desk, now: datetime) -> int:
     """Stage what is due; how many reminders. Of each incident in a transaction of its own."""
     unanswered = incidents.read_unanswered(conn)
     rows = outbox.rows_of(conn, [each.id for each in unanswered])
-    due = [each.id for each in unanswered if _due(each, rows.get(each.id, []), desk, now)]
+    due = [each.id for each in unanswered if _due(each, rows.get(each.id, []), desk, now)][:MOST]
     return sum(_stage(conn, id_, desk, now) for id_ in due)
 
 

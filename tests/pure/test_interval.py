@@ -46,7 +46,8 @@ def test_what_is_inside(text: str, moment: str, inside: bool) -> None:
         ("mon-fri 22:00-07:00, sat-sun", "2026-11-27T23:00", "2026-11-30T00:00"),
         ("sat-sun, mon 00:00-08:00", "2026-11-28T12:00", "2026-11-30T08:00"),
         ("00:00-04:00", "2026-10-25T01:00", "2026-10-25T04:00"),  # the clock is set back at 3
-        ("22:00-03:30", "2026-03-29T01:00", "2026-03-29T03:30"),  # there is no half past two
+        ("22:00-03:30", "2026-03-29T01:00", "2026-03-29T03:30"),
+        ("22:00-02:30", "2026-03-29T01:00", "2026-03-29T03:00"),  # there is no half past two
     ],
 )
 def test_when_it_is_over(text: str, moment: str, over: str) -> None:

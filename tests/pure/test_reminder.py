@@ -32,7 +32,7 @@ def due(*rows: Told, severity: Severity = "critical", state: State = "open", at:
 
 
 def test_a_channel_is_told_again_when_the_interval_is_over() -> None:
-    before = due(Told("ops", NOON - 4 * HOUR + MINUTE), severity="high")
+    before = due(Told("ops", NOON - 4 * HOUR + MINUTE), Told("mail", NOON), severity="high")
     assert before == []
     again = due(Told("ops", NOON - 4 * HOUR), Told("mail", NOON - HOUR), severity="high")
     assert again == [Reminder("ops", "repeat", "routes.1 (severity critical)")]
@@ -66,8 +66,18 @@ def test_what_comes_back_begins_anew() -> None:
     before = Told("ops", NOON - 9 * HOUR), Told("cto", NOON - 8 * HOUR, reason="escalate")
     over = Told("ops", NOON - 7 * HOUR, reason="resolved"), Told("cto", NOON - 7 * HOUR, reason="resolved")
     again = Told("ops", NOON - MINUTE)
-    assert due(*before, *over, again) == []
-    assert [each.channel for each in due(*before, *over, again, at=NOON + 9 * MINUTE)] == ["cto"]
+    mail = Told("mail", NOON - MINUTE)
+    assert due(*before, *over, again, mail) == []
+    assert [each.channel for each in due(*before, *over, again, mail, at=NOON + 9 * MINUTE)] == ["cto"]
+
+
+def test_who_is_routed_only_since_it_opened_hears_of_it_too() -> None:
+    told = Told("ops", NOON)
+    assert due(told, severity="low", at=NOON + MINUTE / 2) == []
+    assert due(told, severity="low", at=NOON + MINUTE) == [Reminder("mail", "first", "default route")]
+    assert due(told, Told("mail", None, waiting=True), severity="low", at=NOON + MINUTE) == []
+    broken = incident(id=1, detector="channel_broken", scope="mail", severity="low")
+    assert remind(broken, [told], ROUTED, (), NOON + MINUTE) == []
 
 
 def test_every_route_that_matched_escalates_though_a_channel_is_anothers() -> None:

@@ -187,6 +187,14 @@ KNOWN = (
         ),
         ("inhibit = 3", ["b.toml:1: inhibit: is no list of tables: write [[inhibit]]"]),
         (
+            '[[inhibit]]\nby = "a"\nof = "b"\n[[inhibit]]\nby = "b"\nof = "a"',
+            ["b.toml:4: inhibit.2: b and a would explain each other, and neither be told"],
+        ),
+        (
+            '[[inhibit]]\nby = "volume_drop"\nof = "webhook_silence"',
+            ["b.toml:1: inhibit.1: volume_drop and webhook_silence would explain each other, and neither be told"],
+        ),
+        (
             '[[inhibit]]\nby = "refund_spike"',
             ["b.toml:1: inhibit.1: wants `by` and `of`, names of detectors or rules"],
         ),

@@ -39,6 +39,7 @@ BREACHES = [
     (Vitals(disk=0.95), "disk_high", "", 0.95, "critical", "95 % full"),
     (Vitals(redis_memory=0.56, depth=9), "redis_high", "", 0.56, "high", "56 % of maxmemory; at 70 % webhooks"),
     (Vitals(redis_memory=0.7), "redis_high", "", 0.7, "critical", "70 % of maxmemory"),
+    (Vitals(undelivered=301.0), "alerts_overdue", "", 301, "high", "an alert has been due for 5 min"),
     (Vitals(redis_evicted=3), "redis_evicting", "", 3, "critical", "threw away 3 keys"),
     (Vitals(redis_away=11), "redis_away", "", 11, "critical", "not answered for 11 s: webhooks are refused"),
 ]
