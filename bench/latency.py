@@ -9,14 +9,18 @@ from bench import traffic
 from bench.report import Report, Row, below, quantile, show
 from bench.rig import SINK, Rig, expect, number, rig, until
 from bench.sink import Sink
+from billingwatch.model import Tenant
 from billingwatch.queues import Received
 from billingwatch.simulator.stream import Scenario, simulate
+from detectors.registry import configure
+from worker.learn import learn
 from worker.record import record
 
 DAYS = 7
 VOLUME = 15.0  # charges a day: at most a refund or two in an hour
 DECIDING = 5  # the refund that crosses it
 LIMIT = 20.0  # seconds
+PLAN = configure({})[0].of("")
 WAIT = 2.0  # seconds, of group_wait; 30 by default
 # A fixed limit, so that it is known which event decides.
 CONFIG = f"""
@@ -63,6 +67,7 @@ def _live(servers: Rig, account: str, seed: int) -> None:
     week = [Received("default", event["created"], msgspec.json.encode(event)) for event in simulate(scenario)]
     with servers.connect() as conn:
         record(conn, week, now)
+        learn(conn, Tenant(account, True), now, PLAN)  # else the clock has all of them learnt while they are measured
 
 
 def _decide(servers: Rig, sink: Sink, account: str) -> tuple[float | None, float | None]:
