@@ -164,12 +164,13 @@ def heard(conn: Connection, channel: str, incidents: Iterable[int]) -> set[int]:
 
 
 def hold_unknown(conn: Connection, channel: str, now: datetime, until: datetime, oldest: datetime, why: str) -> None:
-    """Nobody here knows the channel: look again at `until`, and drop what was staged before `oldest`."""
+    """Nobody here knows the channel: look again at `until`; drop tests at once, and what was staged before `oldest`."""
     conn.execute(
         """
         UPDATE alerts SET next_try = %(until)s,
-               state = CASE WHEN staged_at <= %(oldest)s THEN 'dropped' ELSE 'staged' END,
-               verdict = CASE WHEN staged_at <= %(oldest)s THEN 'dropped: ' ELSE 'held: ' END || %(why)s
+               state = CASE WHEN reason = 'test' OR staged_at <= %(oldest)s THEN 'dropped' ELSE 'staged' END,
+               verdict = CASE WHEN reason = 'test' OR staged_at <= %(oldest)s THEN 'dropped: ' ELSE 'held: ' END
+                         || %(why)s
         WHERE channel = %(channel)s
           AND ((state = 'staged' AND next_try <= %(now)s) OR (state = 'sending' AND claimed_at <= %(stale)s))
         """,

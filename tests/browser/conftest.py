@@ -20,8 +20,9 @@ def missing(why: str) -> None:
     pytest.skip(f"{why}; {REQUIRED}=1 makes that a failure")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Of one module: while Playwright is there, no test of another could begin an event loop."""
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
         missing(f"no browser is installed ({', '.join(NAMES)})")
