@@ -73,7 +73,9 @@ def tell(
         return now, "first"
     if before.state == "resolved":
         return msgspec.structs.replace(now, state="open", resolved_at=None), "first"
-    worse = now.severity != before.severity
+    worse = now.severity != before.severity or any(
+        change.reason == "worse" and change.detector == now.detector for change in changes
+    )
     return msgspec.structs.replace(now, told=now.observed if worse else before.told), "worse" if worse else None
 
 

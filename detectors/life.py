@@ -19,6 +19,8 @@ PULSE_CLEAR = 10 * MINUTE  # of deliveries, which need no proof beyond that they
 TOGETHER = HOUR  # opens this close are one incident
 BACKFILL = 3 * HOUR  # after a silence, in which late events belong to it
 STRONG = 3.0  # of score above what was needed
+WORSE = 2.0  # times the effect that was told last
+MORE = 10.0  # events further from what was expected than was told last
 CONFIRMED = 4  # times the window that opened
 SILENCE, LAG = "webhook_silence", "webhook_lag"
 PULSES = frozenset({SILENCE, LAG})
@@ -39,6 +41,7 @@ class Open(Struct, frozen=True):
     rank: int
     clear_since: int | None = None
     extreme: Signal | None = None  # the one with the largest effect so far, where it is not `signal`
+    told: Signal | None = None  # the one that people heard of last
 
     @property
     def worst(self) -> Signal:
@@ -72,12 +75,13 @@ class Life(Struct, frozen=True):
         return signal.side == "down" and (backlog or SILENCE in self.open or LAG in self.open)
 
 
-Step = Literal["first", "joined", "reopened", "worse", "eased", "resolved"]
+Step = Literal["first", "joined", "reopened", "worse", "stronger", "eased", "resolved"]
 
 
 class Change(Struct, frozen=True):
     """What happened to a detector's part of an incident: it opened one, joined an open one or one that was over,
-    got worse, or was gone, as one of several (`eased`) or as the last (`resolved`).
+    got worse by itself or only `stronger` in rank, or was gone, as one of several (`eased`) or as the last
+    (`resolved`).
     """
 
     at: int
@@ -109,9 +113,11 @@ def step(
     for name in sorted(parts):
         part, signal = parts[name], signals.get(name)
         if signal is not None and name not in gone:
-            parts[name] = grown = _grow(part, signal)
-            if grown.rank > part.rank:
-                changes.append(Change(at, name, "worse", grown))
+            grown = _grow(part, signal)
+            news = _news(part, grown)
+            parts[name] = grown if news is None else msgspec.structs.replace(grown, told=grown.signal)
+            if news is not None:
+                changes.append(Change(at, name, news, parts[name]))
             continue
         if name not in gone:
             parts[name] = msgspec.structs.replace(part, clear_since=None)
@@ -139,7 +145,7 @@ def step(
         stirred = at
         number = max((part.incident for part in parts.values()), default=incident)
         signal = signals[name]
-        parts[name] = Open(number, at, min(at, onsets.get(name, at)), signal.window, signal, rank(signal))
+        parts[name] = Open(number, at, min(at, onsets.get(name, at)), signal.window, signal, rank(signal), told=signal)
         changes.append(Change(at, name, how, parts[name]))
     after = Life(parts, floors, hidden, incident, stirred, silent, spent)
     return after, [msgspec.structs.replace(each, parts=after.parts(each.part.incident)) for each in changes]
@@ -196,4 +202,17 @@ def _grow(part: Open, signal: Signal) -> Open:
         rank=max(part.rank, rank(signal, part.window)),
         clear_since=None,
         extreme=signal if further else part.worst,
+        told=part.told or part.signal,
     )
+
+
+def _news(before: Open, now: Open) -> Step | None:
+    """Whether people are to hear of it: the effect doubled since they last did, and by no small number of events, or
+    its rank rose.
+    """
+    told, signal = now.told or now.signal, now.signal
+    further = abs(signal.observed - signal.expected) - abs(told.observed - told.expected)
+    doubled = signal.effect > WORSE * told.effect if signal.side == "up" else signal.effect < told.effect / WORSE
+    if doubled and further >= MORE:
+        return "worse"
+    return "stronger" if now.rank > before.rank else None

@@ -135,6 +135,24 @@ def test_what_gets_worse_is_told_and_what_stays_is_not() -> None:
     assert (reason, again.severity, again.observed, again.told) == (None, "critical", 12, 40)
 
 
+@pytest.mark.parametrize(
+    ("detector", "step", "reason"),
+    [
+        ("refund_spike", "worse", "worse"),  # it opened the incident, whose figures are told
+        ("refund_spike", "stronger", None),  # its severity was as high before
+        ("churn_spike", "worse", None),
+    ],
+)
+def test_an_effect_that_doubles_is_told_though_the_severity_stays(detector: str, step: Any, reason: str | None) -> None:
+    before = msgspec.structs.replace(opened(part(rank=2)), id=9)
+    grown = part(rank=2, signal=signal(observed=40.0, score=20.0))
+    other = part(rank=2, signal=signal(detector="churn_spike"))
+    changed = grown if detector == "refund_spike" else other
+    now, told = tell(before, [grown, other], [Change(NOW + 60, detector, step, changed)], NOW + 60, scene())
+    assert (told, now.severity, now.observed) == (reason, "critical", 40)
+    assert now.told == (40 if reason else 12)
+
+
 def test_the_peak_is_the_largest_effect_and_not_the_strongest_evidence() -> None:
     sharp = signal(window=3, start=NOW - 3 * BIN, observed=6.0, expected=0.2, score=7.6)
     assert opened(part(extreme=sharp)).peak == 6

@@ -71,7 +71,7 @@ def judge(counts: dict[str, np.ndarray], first: int = 864, life: Life | None = N
 
 
 def told(changes: list[Change]) -> list[tuple[str, str]]:
-    return [(change.detector, change.reason) for change in changes if change.reason != "worse"]
+    return [(change.detector, change.reason) for change in changes if change.reason not in ("worse", "stronger")]
 
 
 def bin_of(at: int) -> int:
@@ -145,7 +145,7 @@ def test_it_gets_worse_and_says_so() -> None:
     counts = account(attempt_checkout=(950, 1000, 27.0))
     counts["attempt.checkout"][976:1000] = 0.0
     _, changes = judge(counts)
-    assert "worse" in [change.reason for change in changes]
+    assert "stronger" in [change.reason for change in changes]
     assert changes[0].part.rank < max(change.part.rank for change in changes)
 
 
