@@ -1,6 +1,7 @@
 """The functions that RQ calls, by the names in `billingwatch.queues`. Each may run twice."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -18,6 +19,7 @@ from worker.deliver import drain
 from worker.evaluate import evaluate as evaluate_tenant
 from worker.lanes import Lanes
 from worker.learn import learn as learn_tenant
+from worker.lookout import looking
 from worker.process import Process, current
 from worker.record import record as record_batch
 from worker.record import record_each
@@ -95,8 +97,11 @@ def deliver(alert: int) -> None:
         send(channel)
 
 
-def send_in_lanes(process: Process) -> None:
-    """Have the process send each channel's messages in a thread with a connection of its own."""
+@contextmanager
+def send_in_lanes(process: Process) -> Iterator[None]:
+    """Inside, the process sends each channel's messages in a thread with a connection of its own; at the end all that
+    is under way is done.
+    """
     load()  # Apprise takes a second to import; the first alert shall not wait for it
 
     def work(channel: str) -> None:
@@ -107,3 +112,8 @@ def send_in_lanes(process: Process) -> None:
             own.drop()
 
     process.lanes = Lanes(work)
+    try:
+        with looking(process, process.lanes):
+            yield
+    finally:
+        process.lanes.close()

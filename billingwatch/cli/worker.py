@@ -39,10 +39,10 @@ def worker(queue: str, processes: int, in_process: bool) -> None:
         process = Process(stores, redis, rules, plans, f"worker {queue}", policy, base_url, templates=templates)
         start(process)
         if queue == ALERTS:
-            send_in_lanes(process)
-        run(process.queue(queue), process)
-        if process.lanes:
-            process.lanes.close()
+            with send_in_lanes(process):
+                run(process.queue(queue), process)
+        else:
+            run(process.queue(queue), process)
         return
     Supervisor(commands([*QUEUES] if queue == "all" else [queue], processes), os.environ).run(stop_on_signals())
 

@@ -56,8 +56,8 @@ def main(moment: str) -> None:
         deliver.finish = then_die(deliver.finish)
     process = Process(stores, connect_redis(stores.redis_url), rules, plans, "worker alerts", policy)
     start(process)
-    send_in_lanes(process)
-    run(process.queue(ALERTS), process)
+    with send_in_lanes(process):
+        run(process.queue(ALERTS), process)
 
 
 if __name__ == "__main__":

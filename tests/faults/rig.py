@@ -172,6 +172,15 @@ class Rig:
         kill(embedded.valkey_pid(self.folder))
 
     @contextmanager
+    def missing_valkey(self) -> Iterator[None]:
+        """Inside, there is no Valkey: connections are refused."""
+        self.kill_valkey()
+        try:
+            yield
+        finally:
+            self.start_valkey()
+
+    @contextmanager
     def hanging_valkey(self) -> Iterator[None]:
         """Inside, Valkey takes connections and answers nothing."""
         pid = embedded.valkey_pid(self.folder)

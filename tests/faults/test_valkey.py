@@ -1,8 +1,8 @@
 """Redis dies, is away or hangs under load: 503 in time, never 200, and normal again without anybody's help."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 
@@ -20,25 +20,12 @@ REFUSED = 20  # deliveries that must have met the fault before it ends
 Fault = Callable[[Rig], AbstractContextManager[None]]
 
 
-@contextmanager
-def refusing(rig: Rig) -> Iterator[None]:
-    rig.kill_valkey()
-    yield
-    rig.start_valkey()
-
-
-@contextmanager
-def hanging(rig: Rig) -> Iterator[None]:
-    with rig.hanging_valkey():
-        yield
-
-
 def test_killed_valkey_keeps_what_was_acknowledged(rig: Rig, posts: list[Post]) -> None:
     rig.up("--events-workers", "2")
     with rig.load(posts, RATE) as stripe:
         for turn in range(1, TIMES + 1):
             stripe.wait_for(turn * RATE)
-            with refusing(rig):
+            with rig.missing_valkey():
                 until_refused(stripe, time.monotonic())
     assert stripe.statuses().keys() <= {200, 503, NO_ANSWER}
     rig.recover()
@@ -46,7 +33,7 @@ def test_killed_valkey_keeps_what_was_acknowledged(rig: Rig, posts: list[Post]) 
     assert rig.audit(stripe.acked) == CLEAN
 
 
-@pytest.mark.parametrize("fault", [refusing, hanging])
+@pytest.mark.parametrize("fault", [Rig.missing_valkey, Rig.hanging_valkey])
 def test_while_redis_is_away_every_delivery_hears_503_in_time(rig: Rig, posts: list[Post], fault: Fault) -> None:
     rig.up()
     with rig.load(posts, RATE, patience=ANSWERED_WITHIN) as stripe:
