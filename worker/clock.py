@@ -4,6 +4,7 @@ It judges no account and sends no message.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from threading import Event
@@ -14,6 +15,7 @@ from psycopg import Connection
 from redis import Redis
 
 from billingwatch import queues
+from billingwatch.model import Tenant
 from billingwatch.queues import ALERTS, EVALUATE, EVENTS, Queue
 from billingwatch.rules import Rules
 from billingwatch.store import accounts, events, links, outbox, payers, rollups
@@ -36,6 +38,8 @@ ACTIVE = timedelta(days=30)  # a tenant without an event for longer has nothing 
 CLAIMS_KEPT = timedelta(days=35)  # past Stripe's 30 days of replayable events
 PAYERS_KEPT = timedelta(days=2)  # a payment made twice is told within minutes, or comes late
 LINKS_KEPT = timedelta(days=31)  # a link is good for 30 days at most
+SHORT = 2  # jobs; so many lessons are ahead of an evaluation that people wait for
+STARVED = timedelta(seconds=2)  # so often a lesson is handed out however long the queue is
 IMPATIENT = timedelta(seconds=1)  # news older than this that no evaluation saw is enqueued again
 
 TICK = 0.25  # seconds; what is due is sent so much later at the most
@@ -73,12 +77,32 @@ def run_evaluations(conn: Connection, redis: Redis, now: datetime) -> None:
         queues.enqueue_evaluation(evaluate, tenant)
 
 
-def run_lessons(conn: Connection, redis: Redis, plans: Plans, now: datetime) -> None:
-    """Every minute: have every tenant learnt whose day is over, or whose past was told anew."""
-    evaluate = Queue(EVALUATE, redis)
-    for lesson in accounts.lessons(conn, now - ACTIVE):
-        if due(lesson, plans.of(lesson.account.tenant.account, lesson.account.tenant.livemode), now):
-            queues.enqueue_lesson(evaluate, lesson.account.tenant)
+class Lessons:
+    """Those that are due, handed out a few at a time: evaluations stand in the same queue, and at midnight the lessons
+    of all tenants are due at once.
+    """
+
+    def __init__(self, redis: Redis, plans: Plans) -> None:
+        self._queue = Queue(EVALUATE, redis)
+        self._plans = plans
+        self._due: deque[Tenant] = deque()
+        self._handed_out = datetime(1, 1, 1, tzinfo=UTC)
+
+    def look(self, conn: Connection, now: datetime) -> None:
+        """Every minute: who has to be learnt, since the day is over or the past was told anew."""
+        known = ((each, each.account.tenant) for each in accounts.lessons(conn, now - ACTIVE))
+        self._due = deque(
+            tenant for each, tenant in known if due(each, self._plans.of(tenant.account, tenant.livemode), now)
+        )
+
+    def run_once(self, now: datetime) -> None:
+        """Four times a second: fill the queue up to a few jobs; where others fill it, one lesson every few seconds."""
+        room = SHORT - self._queue.count if self._due else 0
+        if room <= 0 and now - self._handed_out < STARVED:
+            return
+        for _ in range(min(max(room, 1), len(self._due))):
+            queues.enqueue_lesson(self._queue, self._due.popleft())
+            self._handed_out = now
 
 
 def run_rescue(conn: Connection, redis: Redis, now: datetime) -> None:
@@ -111,17 +135,19 @@ def run_housekeeping(conn: Connection, rules: Rules, now: datetime) -> None:
 
 
 class Clock:
-    """Runs each round when its time has come. A failing round is logged and comes again; the others go on."""
+    """Runs each round when its time has come. A failing round is logged once and comes again; the others go on."""
 
     def __init__(self, process: Process, evaluate_every: float = EVALUATE_EVERY) -> None:
-        redis, rules, plans, desk = process.redis, process.rules, process.plans, Desk.of(process)
+        redis, rules, desk = process.redis, process.rules, Desk.of(process)
+        lessons = Lessons(redis, process.plans)
         health = Health(redis, process.policy, process.folder)
         heartbeat = Heartbeat(process.heartbeat_url)
         self._rounds: list[tuple[str, float, Callable[[Connection, datetime], object]]] = [
             ("housekeeping", HOUSEKEEPING_EVERY, lambda conn, now: run_housekeeping(conn, rules, now)),
             ("channels", TICK, lambda conn, now: run_channels(conn, redis, now)),
             ("due", DUE_EVERY, lambda conn, now: run_due(conn, redis, now)),
-            ("lessons", evaluate_every, lambda conn, now: run_lessons(conn, redis, plans, now)),
+            ("lessons due", evaluate_every, lessons.look),
+            ("lessons", TICK, lambda _, now: lessons.run_once(now)),
             ("evaluations", evaluate_every, lambda conn, now: run_evaluations(conn, redis, now)),
             ("health", HEALTH_EVERY, health.run_once),
             ("reminders", REMIND_EVERY, lambda conn, now: remind.run_once(conn, desk, now)),
@@ -132,6 +158,7 @@ class Clock:
             ("orphans", ORPHANS_EVERY, lambda conn, now: run_orphans(conn, redis, now)),
         ]
         self._next = {name: 0.0 for name, _, _ in self._rounds}
+        self._failing: dict[str, str] = {}  # why, by round; several a second would flood the log
 
     def run_once(self, conn: Connection, now: datetime, monotonic: float) -> None:
         """Run every round that is due at `monotonic` seconds. Raises StoreAwayError where Postgres went away."""
@@ -144,7 +171,13 @@ class Clock:
             except (psycopg.OperationalError, psycopg.InterfaceError) as error:
                 raise StoreAwayError(type(error).__name__) from None
             except Exception as error:  # noqa: BLE001 - nothing that stands in Redis or Postgres may stop the clock
-                log.error("round_failed", round=name, error=type(error).__name__)
+                why = type(error).__name__
+                if self._failing.get(name) != why:
+                    log.error("round_failed", round=name, error=why)
+                self._failing[name] = why
+            else:
+                if self._failing.pop(name, None):
+                    log.info("round_works_again", round=name)
 
 
 def run(process: Process, stop: Event, *, evaluate_every: float = EVALUATE_EVERY) -> None:

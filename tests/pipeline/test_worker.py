@@ -44,7 +44,7 @@ from notify.route import Route
 from tests.factories import LIVE, arrived, failed, incident, paid, received, refunded
 from tests.pipeline.sink import listening
 from tests.waiting import until
-from worker.clock import LEADER_LOCK, Clock, run, run_due, run_evaluations, run_lessons, run_orphans, run_rescue
+from worker.clock import LEADER_LOCK, Clock, Lessons, run, run_due, run_evaluations, run_orphans, run_rescue
 from worker.company import MOST_EVENTS, company
 from worker.process import Process, start
 from worker.record import record
@@ -481,11 +481,37 @@ def test_those_whose_day_is_over_are_learnt_and_nobody_else(
 ) -> None:
     record(conn, arrived([paid(int(now.timestamp()) - 3 * 86_400)], source="older"), now)
     record(conn, arrived([paid(int(now.timestamp()))], source="newcomer"), now)
-    run_lessons(conn, redis, PLANS, now)
+    lessons = Lessons(redis, PLANS)
+    lessons.look(conn, now)
+    lessons.run_once(now)
     assert [list(job.args) for job in process.queue(EVALUATE).get_jobs()] == [["older", True]]
     work(process, EVALUATE)
-    run_lessons(conn, redis, PLANS, now)
+    lessons.look(conn, now)
+    lessons.run_once(now)
     assert process.queue(EVALUATE).count == 0
+
+
+def test_lessons_are_handed_out_a_few_at_a_time_and_never_starve(
+    process: Process, conn: Connection, redis: Redis, now: datetime
+) -> None:
+    before, queue = [paid(int(now.timestamp()) - 3 * 86_400)], process.queue(EVALUATE)
+    for number in range(6):
+        record(conn, arrived(before, source=f"shop-{number}"), now)
+    lessons = Lessons(redis, PLANS)
+    lessons.look(conn, now)
+    for _ in range(3):  # an evaluation that comes now waits for two
+        lessons.run_once(now)
+        assert queue.count == 2
+    for number in range(4):
+        enqueue_evaluation(queue, Tenant(f"busy-{number}", True))
+    for seconds, count in ((1, 6), (2, 7), (3, 7), (4, 8)):  # every two seconds, though the queue is full
+        lessons.run_once(now + timedelta(seconds=seconds))
+        assert queue.count == count
+    redis.delete(queue.key)
+    lessons.run_once(now + timedelta(seconds=5))
+    assert queue.count == 2
+    lessons.run_once(now + timedelta(seconds=60))  # all are handed out
+    assert queue.count == 2
 
 
 def test_every_minute_those_that_time_can_change_are_judged(
@@ -528,14 +554,22 @@ def test_round_comes_when_its_time_has_come_and_not_before(
     )
 
 
-def test_rounds_that_fail_do_not_stop_the_others(
-    process: Process, conn: Connection, redis: Redis, now: datetime
+def test_rounds_that_fail_do_not_stop_the_others_and_are_told_once(
+    process: Process, conn: Connection, now: datetime, capsys: pytest.CaptureFixture[str]
 ) -> None:
     conn.execute("ALTER TABLE claims RENAME TO mislaid")  # housekeeping's
     plant(process.queue(EVENTS), b"", enqueued_at="yesterday")  # the orphans'
     outbox.stage(conn, None, "ops", "test", "", now, now)
-    Clock(process).run_once(conn, now, 0.0)
+    clock = Clock(process)
+    clock.run_once(conn, now, 0.0)
     assert process.queue(ALERTS).count == 1
+    out = [capsys.readouterr().out]
+    clock.run_once(conn, now, 3600.0)
+    conn.execute("ALTER TABLE mislaid RENAME TO claims")
+    clock.run_once(conn, now, 7200.0)
+    out.append(capsys.readouterr().out)
+    words = [[word for word in ("round_failed", "round_works_again") if word in each] for each in out]
+    assert words == [["round_failed"], ["round_works_again"]]  # what fails again is not told again
 
 
 def test_of_two_clocks_one_leads_and_the_other_takes_over_when_it_dies(conn: Connection, process: Process) -> None:
