@@ -28,8 +28,8 @@ demo: $(STAMP) ## Watch planted incidents go from webhook to alert on real serve
 up: $(STAMP) ## Run everything for real, with embedded servers where none are named
 	@$(BIN)/billingwatch up $(ARGS)
 
-test: $(STAMP) ## Run the test suite (ARGS go to pytest)
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) ## Run the test suite, a process a core (ARGS go to pytest)
+	@$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 check: $(STAMP) ## Check format, lint, types and layers
 	@$(BIN)/ruff format --check .

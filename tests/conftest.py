@@ -29,6 +29,20 @@ settings.register_profile("billingwatch", deadline=None)  # a machine under load
 settings.load_profile("billingwatch")
 
 
+FAULTS = Path(__file__).parent / "faults"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Share the tests out among pytest's processes: each file is one's, and all faults, which load the machine and wait
+    the longest, are the first one's, from the beginning on.
+    """
+    items.sort(key=lambda item: not item.path.is_relative_to(FAULTS))  # else in their random order
+    for item in items:
+        file = "faults" if item.path.is_relative_to(FAULTS) else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(file))
+
+
 class Servers(Struct, frozen=True):
     """The session's servers. `folder` is theirs, for tests that look for their processes."""
 
