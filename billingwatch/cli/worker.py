@@ -1,15 +1,21 @@
 """`billingwatch worker`: processes that work on one queue each, supervised."""
 
 import os
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
+import structlog
+from redis.exceptions import RedisError
 
 from billingwatch.cli.start import begin, connect_redis, load_rules
 from billingwatch.queues import ALERTS, QUEUES
 from billingwatch.settings import read_base_url, read_stores
 from billingwatch.supervisor import Command, Supervisor, stop_on_signals
 from notify.template import Templates
+
+log = structlog.get_logger(__name__)
 
 
 @click.command()
@@ -38,11 +44,12 @@ def worker(queue: str, processes: int, in_process: bool) -> None:
         templates = Templates(Path(policy.templates) if policy.templates else None)
         process = Process(stores, redis, rules, plans, f"worker {queue}", policy, base_url, templates=templates)
         start(process)
-        if queue == ALERTS:
-            with send_in_lanes(process):
+        with send_in_lanes(process) if queue == ALERTS else nullcontext():
+            try:
                 run(process.queue(queue), process)
-        else:
-            run(process.queue(queue), process)
+            except RedisError as error:
+                log.error("redis_away", error=type(error).__name__, hint="is Redis running at REDIS_URL?")
+                sys.exit(1)
         return
     Supervisor(commands([*QUEUES] if queue == "all" else [queue], processes), os.environ).run(stop_on_signals())
 

@@ -130,3 +130,15 @@ def test_alert_arrives_once_while_redis_is_away(rig: Rig, sink: Sink, away: Away
     send_all(rig, sink)
     (message,) = sink.posted
     assert AGAIN not in message["message"]
+
+
+def test_worker_that_starts_without_redis_sends_what_is_due_and_says_why_it_ends(rig: Rig, sink: Sink) -> None:
+    log = rig.folder / "programs.log"
+    before = log.stat().st_size if log.exists() else 0
+    with rig.missing_valkey():
+        stage(rig)
+        assert rig.start("worker", ALERTS, "--in-process").wait() == 1
+    assert len(sink.posted) == 1
+    said = log.read_bytes()[before:].decode()
+    assert "is Redis running at REDIS_URL?" in said
+    assert "Traceback" not in said
