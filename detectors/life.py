@@ -19,8 +19,9 @@ PULSE_CLEAR = 10 * MINUTE  # of deliveries, which need no proof beyond that they
 TOGETHER = HOUR  # opens this close are one incident
 BACKFILL = 3 * HOUR  # after a silence, in which late events belong to it
 STRONG = 3.0  # of score above what was needed
-WORSE = 2.0  # times the effect that was told last
-MORE = 10.0  # events further from what was expected than was told last
+WORSE = 2.0  # times the intensity that was told last
+MORE = 10.0  # events beyond those that the intensity which was told last would make
+SETTLE = 5 * MINUTE  # after something was told, in which what follows is no news: the first figures are small
 CONFIRMED = 4  # times the window that opened
 SILENCE, LAG = "webhook_silence", "webhook_lag"
 PULSES = frozenset({SILENCE, LAG})
@@ -37,11 +38,12 @@ class Open(Struct, frozen=True):
     opened: int
     onset: int
     window: int  # bins, of the signal that opened
-    signal: Signal  # the strongest so far
+    signal: Signal  # the strongest so far, or one that was told as worse since
     rank: int
     clear_since: int | None = None
     extreme: Signal | None = None  # the one with the largest effect so far, where it is not `signal`
-    told: Signal | None = None  # the one that people heard of last
+    told: Signal | None = None  # the most intense that was told, or came right after
+    heard: int = 0  # when it opened, or was told as worse
 
     @property
     def worst(self) -> Signal:
@@ -113,11 +115,11 @@ def step(
     for name in sorted(parts):
         part, signal = parts[name], signals.get(name)
         if signal is not None and name not in gone:
-            grown = _grow(part, signal)
-            news = _news(part, grown)
-            parts[name] = grown if news is None else msgspec.structs.replace(grown, told=grown.signal)
-            if news is not None:
-                changes.append(Change(at, name, news, parts[name]))
+            parts[name] = grown = _grow(part, signal, at)
+            if grown.heard > (part.heard or part.opened):
+                changes.append(Change(at, name, "worse", grown))
+            elif grown.rank > part.rank:
+                changes.append(Change(at, name, "stronger", grown))
             continue
         if name not in gone:
             parts[name] = msgspec.structs.replace(part, clear_since=None)
@@ -145,7 +147,8 @@ def step(
         stirred = at
         number = max((part.incident for part in parts.values()), default=incident)
         signal = signals[name]
-        parts[name] = Open(number, at, min(at, onsets.get(name, at)), signal.window, signal, rank(signal), told=signal)
+        began = min(at, onsets.get(name, at))
+        parts[name] = Open(number, at, began, signal.window, signal, rank(signal), told=signal, heard=at)
         changes.append(Change(at, name, how, parts[name]))
     after = Life(parts, floors, hidden, incident, stirred, silent, spent)
     return after, [msgspec.structs.replace(each, parts=after.parts(each.part.incident)) for each in changes]
@@ -193,26 +196,42 @@ def span(part: Open) -> int:
     return recovery(part.window)
 
 
-def _grow(part: Open, signal: Signal) -> Open:
-    stronger = signal if signal.margin > part.signal.margin else part.signal
-    further = signal.effect > part.worst.effect if signal.side == "up" else signal.effect < part.worst.effect
-    return msgspec.structs.replace(
+def intensity(signal: Signal, onset: int) -> float:
+    """Events an hour beyond (or short of) what is expected, in the part of the window since the onset, epoch seconds.
+
+    What goes on at the same rate has the same intensity all along, while its window fills up.
+    """
+    return abs(signal.observed - signal.expected) / _hours(signal, onset)
+
+
+def _hours(signal: Signal, onset: int) -> float:
+    """The part of the window since the onset."""
+    return max(MINUTE, min(signal.end - onset, signal.end - signal.start)) / HOUR
+
+
+def _grow(part: Open, signal: Signal, at: int) -> Open:
+    """The part as of this instant; `heard` is the instant where people are to hear that it got worse."""
+    further = _further(signal, part.worst)
+    stronger = signal.margin > part.signal.margin or (signal.margin == part.signal.margin and further)
+    grown = msgspec.structs.replace(
         part,
-        signal=stronger,
+        signal=signal if stronger else part.signal,
         rank=max(part.rank, rank(signal, part.window)),
         clear_since=None,
         extreme=signal if further else part.worst,
         told=part.told or part.signal,
+        heard=part.heard or part.opened,
     )
+    told = grown.told or signal
+    more, before = intensity(signal, part.onset), intensity(told, part.onset)
+    if at - grown.heard < SETTLE:
+        return msgspec.structs.replace(grown, told=signal if more > before else told)
+    surplus = (more - before) * _hours(signal, part.onset)  # events beyond those of what was told
+    # A drop gets worse where less is left, and not where more is expected since it is day.
+    if more > WORSE * before and surplus >= MORE and (signal.side == "up" or _further(signal, told)):
+        return msgspec.structs.replace(grown, signal=signal, told=signal, heard=at)
+    return grown
 
 
-def _news(before: Open, now: Open) -> Step | None:
-    """Whether people are to hear of it: the effect doubled since they last did, and by no small number of events, or
-    its rank rose.
-    """
-    told, signal = now.told or now.signal, now.signal
-    further = abs(signal.observed - signal.expected) - abs(told.observed - told.expected)
-    doubled = signal.effect > WORSE * told.effect if signal.side == "up" else signal.effect < told.effect / WORSE
-    if doubled and further >= MORE:
-        return "worse"
-    return "stronger" if now.rank > before.rank else None
+def _further(one: Signal, other: Signal) -> bool:
+    return one.effect > other.effect if one.side == "up" else one.effect < other.effect

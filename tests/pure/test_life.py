@@ -5,20 +5,22 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from detectors.life import Life, step
+from detectors.life import MORE, SETTLE, WORSE, Life, intensity, step
 from detectors.signal import Signal
 
 NOW = 1_790_000_100
-MINUTE = 60
+MINUTE, HOUR = 60, 3600
+LATER = SETTLE + MINUTE
 
 
-def signal(observed: float, expected: float, **changes: Any) -> Signal:
+def signal(at: int, observed: float, expected: float, **changes: Any) -> Signal:
+    """What a window of an hour holds at an instant."""
     fields: dict[str, Any] = {
         "detector": "refund_spike" if observed > expected else "volume_drop",
         "side": "up" if observed > expected else "down",
         "window": 12,
-        "start": NOW - 3600,
-        "end": NOW,
+        "start": float(at - HOUR),
+        "end": float(at),
         "observed": float(observed),
         "expected": float(expected),
         "sd": 1.0,
@@ -28,52 +30,96 @@ def signal(observed: float, expected: float, **changes: Any) -> Signal:
     return Signal(**(fields | changes))
 
 
-def told(*signals: Signal) -> list[str]:
-    """What each minute's signal, each stronger than the one before, is told as; "" where it is not."""
-    found: list[str] = []
-    life = Life()
-    for minute, each in enumerate(signals):
-        stronger = signal(each.observed, each.expected, window=each.window, score=7.0 + minute / 10)
-        life, changes = step(life, NOW + minute * MINUTE, {each.detector: stronger}, (), {})
-        found.append(changes[0].reason if changes else "")
+def told(*seen: tuple[float, float], every: int = LATER, onset: int = -HOUR, **changes: Any) -> list[str]:
+    """What these counts and expectations, one after the other, are told as; "" where they are not.
+
+    The first comes at 0, `onset` and `every` are seconds.
+    """
+    life, found = Life(), list[str]()
+    for number, (observed, expected) in enumerate(seen):
+        at = NOW + number * every
+        now = signal(at, observed, expected, **changes)
+        life, changed = step(life, at, {now.detector: now}, (), {now.detector: NOW + onset})
+        found.append(changed[0].reason if changed else "")
     return found
 
 
 @pytest.mark.parametrize(
     ("name", "first", "then", "news"),
     [
-        ("more than double, by ten", (12, 4), (26, 4), "worse"),
-        ("the double is not more than it", (12, 4), (24, 4), ""),
-        ("ten more that are not the double", (50, 10), (70, 10), ""),
-        ("the double of few", (3, 0.9), (7, 0.9), ""),
-        ("the double in a longer window is the same rate", (12, 4), (24, 8), ""),
+        ("more than twice as far, by twelve", (12, 4), (24, 4), "worse"),
+        ("twice as far, and no more", (16, 4), (28, 4), ""),
+        ("thirty more, and not twice as far", (50, 10), (80, 10), ""),
+        ("more than twice as far, of few", (4, 1), (9, 1), ""),
+        ("three times as many, in a busier hour", (12, 4), (36, 12), "worse"),
+        ("more is missing, for more is expected by day", (40, 100), (120, 300), ""),
         ("few, and by now ten times what is usual", (3, 0.5), (7, 0.5), "stronger"),
-        ("less than half is left of many", (40, 100), (15, 100), "worse"),
-        ("less than half is left of few", (8, 20), (3, 20), ""),
+        ("more than twice as much is missing", (60, 100), (15, 100), "worse"),
+        ("more than twice as much is missing, of few", (15, 20), (9, 20), ""),
         ("nothing was left before, and longer now", (0, 20), (0, 60), ""),
         ("it eases", (40, 4), (20, 4), ""),
     ],
 )
-def test_an_effect_that_doubles_by_no_small_number_is_news(
+def test_what_is_twice_as_far_from_usual_by_no_small_number_is_news(
     name: str, first: tuple[float, float], then: tuple[float, float], news: str
 ) -> None:
-    assert told(signal(*first), signal(*then)) == ["first", news], name
+    assert told(first, then) == ["first", news], name
 
 
-def test_what_doubles_again_is_told_again_and_what_stays_is_not() -> None:
-    seen = [signal(count, 4) for count in (13, 20, 28, 30, 40, 60, 60, 120, 240)]
-    assert told(*seen) == ["first", "", "worse", "", "stronger", "", "", "worse", ""]
+def test_what_grows_on_is_told_again_and_what_stays_is_not() -> None:
+    counts = [14, 20, 30, 30, 40, 60, 60, 180, 300]
+    assert told(*((count, 4) for count in counts)) == ["first", "", "worse", "", "stronger", "worse", "", "worse", ""]
 
 
-def test_slow_growth_is_held_against_what_was_told_and_not_against_the_minute_before() -> None:
-    reasons = told(*(signal(12 + n, 4) for n in range(20)))
-    assert reasons.count("worse") == 1
-    assert reasons.index("worse") == 13  # 25 are more than twice 12
+def test_slow_growth_is_held_against_what_was_told_and_not_against_what_came_before() -> None:
+    reasons = told(*((12 + n, 4) for n in range(20)))
+    assert [number for number, reason in enumerate(reasons) if reason == "worse"] == [10]  # 18 over are 8 and 10
 
 
-def test_an_incident_of_the_release_before_counts_from_what_it_is_now() -> None:
-    life, _ = step(Life(), NOW, {"refund_spike": signal(12, 4)}, (), {})
-    older = replace(life, open={name: replace(part, told=None) for name, part in life.open.items()})
-    after, changes = step(older, NOW + MINUTE, {"refund_spike": signal(26, 4, score=8.0)}, (), {})
+def test_what_follows_at_once_is_no_news_and_what_comes_after_is_held_against_it() -> None:
+    assert told((5, 1), (12, 1), (24, 1), (50, 1), every=MINUTE).count("worse") == 0
+    assert told((5, 1), (40, 1), (60, 1), (85, 1), (130, 1), every=2 * MINUTE)[-2:] == ["", "worse"]
+
+
+@pytest.mark.parametrize("rate", [20, 120, 1000])  # an hour
+def test_what_goes_on_at_the_same_rate_never_gets_worse_while_its_window_fills(rate: int) -> None:
+    minutes = range(max(1, 180 // rate), 180)
+    reasons = told(*((min(n, 60) * rate / 60 + 1, 1) for n in minutes), every=MINUTE, onset=-minutes[0] * MINUTE)
+    assert "worse" not in reasons
+
+
+@pytest.mark.parametrize("score", [0.0, 300.0], ids=["a rule of the user's", "past the largest score"])
+def test_it_is_told_though_the_score_grows_no_more_and_with_the_figures_of_now(score: float) -> None:
+    fixed: dict[str, Any] = {"score": score, "needed": min(score, 6.5)}
+    assert told((30, 4), (100, 4), (1000, 4), **fixed)[1:] == ["worse", "worse"]
+    life, _ = step(Life(), NOW, {"refund_spike": signal(NOW, 30, 4, **fixed)}, (), {})
+    life, _ = step(life, NOW + MINUTE, {"refund_spike": signal(NOW + MINUTE, 40, 4, **fixed)}, (), {})
+    assert life.open["refund_spike"].signal.observed == 40
+
+
+def test_what_is_told_as_worse_is_what_is_now() -> None:
+    """A sharp rise may be less surprising than a long one before it."""
+    long = signal(NOW, 60, 10, score=40.0)
+    life, _ = step(Life(), NOW, {"refund_spike": long}, (), {"refund_spike": NOW - HOUR})
+    sharp = signal(NOW + LATER, 30, 1, start=NOW + LATER - 300.0, window=1, score=30.0)
+    life, (change,) = step(life, NOW + LATER, {"refund_spike": sharp}, (), {})
+    assert (change.reason, change.part.signal) == ("worse", sharp)
+
+
+def test_an_incident_of_the_release_before_counts_from_what_it_was() -> None:
+    life, _ = step(Life(), NOW, {"refund_spike": signal(NOW, 12, 4)}, (), {"refund_spike": NOW - HOUR})
+    older = replace(life, open={name: replace(part, told=None, heard=0) for name, part in life.open.items()})
+    at = NOW + LATER
+    same, changes = step(older, at, {"refund_spike": signal(at, 14, 4)}, (), {})
+    assert changes == []
+    after, changes = step(same, at + 1, {"refund_spike": signal(at + 1, 26, 4)}, (), {})
     assert [change.reason for change in changes] == ["worse"]
-    assert after.open["refund_spike"].told == after.open["refund_spike"].signal
+    assert after.open["refund_spike"].heard == at + 1
+
+
+def test_intensity_is_of_the_time_since_the_onset() -> None:
+    over, short = signal(NOW, 12, 4), signal(NOW, 4, 12)
+    assert intensity(over, NOW - HOUR) == intensity(short, NOW - HOUR) == 8
+    assert intensity(over, NOW - 2 * HOUR) == 8
+    assert intensity(over, NOW - HOUR // 2) == 16
+    assert (WORSE, MORE) == (2, 10)
