@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from threading import Event
 from typing import TypeVar
 
 import psycopg
@@ -65,6 +66,7 @@ class Process:
         self.heartbeat_url = heartbeat_url
         self.name = name
         self.lanes: Lanes | None = None
+        self.stopping = Event()  # nothing new is to be begun
         self._conn: Connection | None = None
 
     def twin(self, name: str) -> "Process":

@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 from redis import Redis
+from redis.exceptions import RedisError
 from rq import SimpleWorker
 from rq.exceptions import DequeueTimeout, StopRequested
 from rq.job import Job as RQJob
@@ -26,7 +27,9 @@ log = structlog.get_logger(__name__)
 MAINTENANCE = 15  # seconds
 GRACE = 5  # seconds
 WORKER_TTL = 30  # seconds; a worker blocks on an empty queue for half of it, then does maintenance
+RECONNECT = 2.0  # seconds at most between two tries to reach Redis; RQ's minute would begin when Redis is back
 POP = 1  # seconds that one pop blocks; a signal is heard between two, so that no job's id is thrown away
+AGAIN = 0.5  # seconds between two questions whether Redis or Postgres is back
 DEFAULT_TIMEOUT = 60  # seconds, of a job that names none
 
 
@@ -34,6 +37,7 @@ class Runner(SimpleWorker):
     """One queue, one process. BLMOVE, the move that survives a crash, is used with a single queue only."""
 
     log_result_lifespan = False
+    max_connection_wait_time = RECONNECT
 
     def __init__(self, queue: Queue, process: Process, **options: Any) -> None:
         super().__init__(
@@ -53,9 +57,10 @@ class Runner(SimpleWorker):
 
     @property
     def stopping(self) -> bool:
-        return self._stop_requested
+        return self._stop_requested or self.process.stopping.is_set()
 
     def _shutdown(self) -> None:
+        self.process.stopping.set()
         # RQ's own stops at once unless a job has begun: one just taken would wait for maintenance for over a minute.
         if self.in_hand:
             self._stop_requested = True
@@ -83,7 +88,7 @@ class Runner(SimpleWorker):
                     log.warning("store_away", error=str(error))
                     told = True
                 self.heartbeat()
-                time.sleep(0.5)
+                time.sleep(AGAIN)
             else:
                 if told:
                     log.info("store_back")
@@ -109,6 +114,24 @@ def _tell_what_is_taken(runner: Runner) -> type[Queue]:
                 runner.in_hand = taken is not None
 
     return Taken
+
+
+def wait_for_redis(process: Process) -> bool:
+    """Wait until Redis answers, for without it no worker can begin; False where the process is told to stop."""
+    told = False
+    while not process.stopping.is_set():
+        try:
+            process.redis.ping()
+        except (RedisError, OSError) as error:
+            if not told:
+                log.warning("redis_away", error=type(error).__name__, hint="is it running at REDIS_URL?")
+                told = True
+            time.sleep(AGAIN)
+        else:
+            if told:
+                log.info("redis_back")
+            return True
+    return False
 
 
 def run(queue: Queue, process: Process, *, burst: bool = False) -> None:

@@ -38,17 +38,21 @@ def worker(queue: str, processes: int, in_process: bool) -> None:
     if in_process and queue != "all":
         from worker.jobs import send_in_lanes
         from worker.process import Process, start
-        from worker.runner import run
+        from worker.runner import run, wait_for_redis
 
         redis = connect_redis(stores.redis_url)
         templates = Templates(Path(policy.templates) if policy.templates else None)
         process = Process(stores, redis, rules, plans, f"worker {queue}", policy, base_url, templates=templates)
+        process.stopping = stop_on_signals()  # until RQ listens to them itself
         start(process)
         with send_in_lanes(process) if queue == ALERTS else nullcontext():
             try:
-                run(process.queue(queue), process)
+                if wait_for_redis(process):
+                    run(process.queue(queue), process)
             except RedisError as error:
-                log.error("redis_away", error=type(error).__name__, hint="is Redis running at REDIS_URL?")
+                if process.stopping.is_set():
+                    return  # it could not sign off, and its entry goes by itself
+                log.error("redis_failed", error=type(error).__name__, hint="does it answer, has it room?")
                 sys.exit(1)
         return
     Supervisor(commands([*QUEUES] if queue == "all" else [queue], processes), os.environ).run(stop_on_signals())

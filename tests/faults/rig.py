@@ -181,6 +181,16 @@ class Rig:
             self.start_valkey()
 
     @contextmanager
+    def full_valkey(self) -> Iterator[None]:
+        """Inside, Valkey answers and takes no write."""
+        kept = str(self.redis.config_get("maxmemory")["maxmemory"])
+        self.redis.config_set("maxmemory", 1)
+        try:
+            yield
+        finally:
+            self.redis.config_set("maxmemory", kept)
+
+    @contextmanager
     def hanging_valkey(self) -> Iterator[None]:
         """Inside, Valkey takes connections and answers nothing."""
         pid = embedded.valkey_pid(self.folder)

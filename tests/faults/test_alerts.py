@@ -32,7 +32,7 @@ TIMES = 5
 AGAIN = "This may have reached you already"
 
 
-Away = Callable[[Rig], AbstractContextManager[None]]
+Fault = Callable[[Rig], AbstractContextManager[None]]
 
 
 @pytest.fixture
@@ -117,13 +117,13 @@ def test_alert_of_a_killed_worker_arrives_five_times_out_of_five(
         assert rows == told * (turn + 1)
 
 
-@pytest.mark.parametrize("away", [Rig.missing_valkey, Rig.hanging_valkey])
-def test_alert_arrives_once_while_redis_is_away(rig: Rig, sink: Sink, away: Away) -> None:
+@pytest.mark.parametrize("fault", [Rig.missing_valkey, Rig.hanging_valkey, Rig.full_valkey])
+def test_alert_arrives_once_while_redis_cannot_wake_anybody(rig: Rig, sink: Sink, fault: Fault) -> None:
     rig.start("worker", ALERTS)
     until(lambda: live_workers(rig.redis, ALERTS, datetime.now(UTC)), START)
-    with away(rig):
+    with fault(rig):
         stage(rig)
-        until(lambda: sink.posted)
+        until(lambda: sink.posted, START)
     until(rig.redis.ping)
     queues.enqueue_sending(rig.queue(ALERTS), "ops")
     until(lambda: not rig.queue(ALERTS).count, START)
@@ -132,13 +132,31 @@ def test_alert_arrives_once_while_redis_is_away(rig: Rig, sink: Sink, away: Away
     assert AGAIN not in message["message"]
 
 
-def test_worker_that_starts_without_redis_sends_what_is_due_and_says_why_it_ends(rig: Rig, sink: Sink) -> None:
+def test_worker_that_starts_without_redis_sends_what_is_due_and_goes_to_work_when_it_is_back(
+    rig: Rig, sink: Sink
+) -> None:
     log = rig.folder / "programs.log"
     before = log.stat().st_size if log.exists() else 0
     with rig.missing_valkey():
         stage(rig)
-        assert rig.start("worker", ALERTS, "--in-process").wait() == 1
-    assert len(sink.posted) == 1
+        worker = rig.start("worker", ALERTS, "--in-process")
+        until(lambda: sink.posted, START)
+    until(lambda: live_workers(rig.redis, ALERTS, datetime.now(UTC)), START)
+    worker.process.terminate()
+    assert worker.wait() == 0
     said = log.read_bytes()[before:].decode()
-    assert "is Redis running at REDIS_URL?" in said
-    assert "Traceback" not in said
+    assert [said.count(word) for word in ("redis_away", "redis_back", "Traceback")] == [1, 1, 0]
+
+
+def test_worker_that_is_told_to_stop_while_redis_hangs_begins_nothing_more(rig: Rig, sink: Sink) -> None:
+    worker = rig.start("worker", ALERTS, "--in-process")
+    until(lambda: live_workers(rig.redis, ALERTS, datetime.now(UTC)), START)
+    with rig.hanging_valkey():
+        stage(rig)
+        until(lambda: sink.posted, START)
+        worker.process.terminate()
+        stage(rig, 1)
+        code = worker.wait(90)
+    assert (code, len(sink.posted)) == (0, 1)
+    send_all(rig, sink)
+    assert len(sink.posted) == 2
