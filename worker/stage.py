@@ -38,7 +38,9 @@ def stage(
         for channel in outbox.channels_of(conn, incident.id):
             routed.setdefault(channel, Routed(channel, "told of it before", policy.default))
     content = None if told is None else {"told": told}
+    # What gets worse while its first message waits for others is told in that one, as it is then.
+    begins = outbox.begins(conn, incident.id, at) if reason == "worse" else {}
     for each in routed.values():
-        due = at + each.route.group_wait if reason == "first" else at
+        due = at + each.route.group_wait if reason == "first" else begins.get(each.channel, at)
         outbox.stage(conn, incident.id, each.channel, reason, each.reason, at, due, content=content)
     return len(routed)

@@ -76,6 +76,19 @@ def due_channels(conn: Connection, now: datetime) -> list[str]:
     return [channel for (channel,) in rows]
 
 
+def begins(conn: Connection, incident: int, after: datetime) -> dict[str, datetime]:
+    """When the incident's first message goes out, by channel, where that is after `after` and was not decided yet."""
+    rows = conn.execute(
+        """
+        SELECT channel, min(next_try) FROM alerts
+        WHERE incident = %s AND state = 'staged' AND reason = 'first' AND verdict = '' AND next_try > %s
+        GROUP BY channel
+        """,
+        (incident, after),
+    )
+    return dict(rows.fetchall())
+
+
 def channel_of(conn: Connection, alert: int) -> str | None:
     row = conn.execute("SELECT channel FROM alerts WHERE id = %s", (alert,)).fetchone()
     return row[0] if row else None

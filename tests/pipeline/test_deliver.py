@@ -365,6 +365,30 @@ def test_updates_come_at_most_every_interval_and_as_the_incident_is_then(
     assert len(sink.posted) == 2
 
 
+def test_what_gets_worse_in_the_first_seconds_is_told_with_the_first_message(
+    desk: Process, conn: Connection, sink: Sink, now: datetime
+) -> None:
+    id_ = opened(conn, now, desk.policy)
+    changed(conn, id_, "worse", now + 5 * SECOND, desk.policy, severity="critical", observed=40.0)
+    assert send(desk, now + 29 * SECOND) == 0
+    assert send(desk, now + 30 * SECOND) == 1
+    assert [row[:2] for row in rows(conn, id_)] == [("first", "sent"), ("worse", "sent")]
+    (title,) = sink.titles()
+    assert title == "CRITICAL: refund spike on default: 40, usually 0.5"
+
+
+def test_what_gets_critical_waits_for_no_quiet_hours_with_the_first_message(
+    desk: Process, conn: Connection, sink: Sink, now: datetime
+) -> None:
+    desk.policy = Policy(routes=(Route(channels=("ops",), quiet=Span(interval.read("mon-sun"))),))
+    id_, due = opened(conn, now, desk.policy), now + 30 * SECOND
+    assert send(desk, due) == 0
+    assert rows(conn, id_)[0][2].startswith("held: quiet")
+    changed(conn, id_, "worse", due + SECOND, desk.policy, severity="critical")
+    assert send(desk, due + 2 * SECOND) == 1
+    assert sink.titles()[0].startswith("CRITICAL")
+
+
 # --- silence, inhibit, quiet hours ----------------------------------------------------------------------------------
 
 
