@@ -36,6 +36,7 @@ FAILURE_TTL = 7 * 24 * 3600  # RQ's default keeps failed jobs, payloads included
 MARK = "billingwatch:{verb}:{account}:{mode}"  # of a tenant's job that waits
 SENDING = "billingwatch:send:{channel}"  # of a channel's job that waits
 MARK_TTL = 60  # seconds; after a crash between mark and job, the clock marks anew
+LESSON_TTL = 600  # seconds, of a lesson's mark: it may wait behind many evaluations
 
 
 class Received(msgspec.Struct, frozen=True, array_like=True):
@@ -132,12 +133,12 @@ def enqueue_evaluation(queue: Queue, tenant: Tenant) -> bool:
     The job takes the mark away before it reads (`begin_evaluation`), so what is committed after that
     enqueues the next one and no change is ever left unjudged.
     """
-    return _enqueue_once(queue, EVALUATE_JOB, tenant)
+    return _enqueue_once(queue, EVALUATE_JOB, tenant, MARK_TTL)
 
 
 def enqueue_lesson(queue: Queue, tenant: Tenant) -> bool:
     """A job that learns the tenant's baselines anew, in the evaluations' queue; True unless one was just enqueued."""
-    return _enqueue_once(queue, LEARN_JOB, tenant)
+    return _enqueue_once(queue, LEARN_JOB, tenant, LESSON_TTL)
 
 
 def begin_lesson(connection: Redis, tenant: Tenant) -> None:
@@ -186,9 +187,9 @@ def begin_sending(connection: Redis, channel: str) -> None:
     connection.delete(SENDING.format(channel=channel))
 
 
-def _enqueue_once(queue: Queue, job: str, tenant: Tenant) -> bool:
-    """Enqueue the tenant's job unless its mark stands."""
-    if not queue.connection.set(_mark(job, tenant), 1, nx=True, ex=MARK_TTL):
+def _enqueue_once(queue: Queue, job: str, tenant: Tenant, ttl: int) -> bool:
+    """Enqueue the tenant's job unless its mark stands, which it does for `ttl` seconds at most."""
+    if not queue.connection.set(_mark(job, tenant), 1, nx=True, ex=ttl):
         return False
     queue.enqueue_call(
         job,

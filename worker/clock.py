@@ -4,6 +4,7 @@ It judges no account and sends no message.
 """
 
 import time
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -85,24 +86,32 @@ class Lessons:
     def __init__(self, redis: Redis, plans: Plans) -> None:
         self._queue = Queue(EVALUATE, redis)
         self._plans = plans
-        self._due: deque[Tenant] = deque()
+        self._due: deque[tuple[str, bool]] = deque()  # account and livemode
+        self._last = ("", False)
         self._handed_out = datetime(1, 1, 1, tzinfo=UTC)
 
     def look(self, conn: Connection, now: datetime) -> None:
-        """Every minute: who has to be learnt, since the day is over or the past was told anew."""
-        known = ((each, each.account.tenant) for each in accounts.lessons(conn, now - ACTIVE))
-        self._due = deque(
-            tenant for each, tenant in known if due(each, self._plans.of(tenant.account, tenant.livemode), now)
+        """Every minute: who has to be learnt, since the day is over or the past was told anew; first who comes after
+        the one that was handed out last, so that each has its turn.
+        """
+        found = sorted(
+            (each.account.tenant.account, each.account.tenant.livemode)
+            for each in accounts.lessons(conn, now - ACTIVE)
+            if due(each, self._plans.of(each.account.tenant.account, each.account.tenant.livemode), now)
         )
+        turn = bisect_right(found, self._last)
+        self._due = deque((*found[turn:], *found[:turn]))
 
     def run_once(self, now: datetime) -> None:
         """Four times a second: fill the queue up to a few jobs; where others fill it, one lesson every few seconds."""
         room = SHORT - self._queue.count if self._due else 0
-        if room <= 0 and now - self._handed_out < STARVED:
-            return
-        for _ in range(min(max(room, 1), len(self._due))):
-            queues.enqueue_lesson(self._queue, self._due.popleft())
-            self._handed_out = now
+        if room <= 0 and now - self._handed_out >= STARVED:
+            room = 1
+        while room > 0 and self._due:
+            self._last = self._due.popleft()
+            if queues.enqueue_lesson(self._queue, Tenant(*self._last)):
+                self._handed_out = now
+                room -= 1
 
 
 def run_rescue(conn: Connection, redis: Redis, now: datetime) -> None:

@@ -1,7 +1,6 @@
 """The ping a minute, to a real server: that all is well, what is not, and that nobody waits for it."""
 
 import threading
-import time
 from collections.abc import Iterator
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -137,10 +136,9 @@ def test_nobody_there_is_a_failure_whose_words_hold_no_address(
 
 def test_watcher_that_hangs_keeps_nobody_and_is_given_up(conn: Connection, watcher: Watcher, now: datetime) -> None:
     watcher.mood = "hang"
-    heartbeat = Heartbeat(watcher.url, limit=0.3)
-    began = time.monotonic()
+    heartbeat = Heartbeat(watcher.url, limit=1.0)
     assert heartbeat.run_once(conn, now)
-    assert time.monotonic() - began < 0.25
+    assert heartbeat.tally.failed == 0  # it was not waited for
     assert watcher.asked.acquire(timeout=10)
     assert heartbeat.wait(10)
     assert heartbeat.tally.error == "ReadTimeoutError"
