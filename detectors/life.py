@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from billingwatch.model import Severity
 from detectors.signal import Signal, recovery
+from detectors.strip import BIN
 
 MINUTE, HOUR = 60, 3600  # seconds
 CLEAR = 30 * MINUTE  # of recovery on end
@@ -21,7 +22,9 @@ BACKFILL = 3 * HOUR  # after a silence, in which late events belong to it
 STRONG = 3.0  # of score above what was needed
 WORSE = 2.0  # times the intensity that was told last
 MORE = 10.0  # events beyond those that the intensity which was told last would make
-SETTLE = 5 * MINUTE  # after something was told, in which what follows is no news: the first figures are small
+SETTLE = 10 * MINUTE  # after something was told: its first figures are small, and say little of its rate
+EXPLODED = 4.0  # times what was told first, in that while
+LEFT = 0.75  # times what was left of a drop that was told last
 CONFIRMED = 4  # times the window that opened
 SILENCE, LAG = "webhook_silence", "webhook_lag"
 PULSES = frozenset({SILENCE, LAG})
@@ -42,8 +45,11 @@ class Open(Struct, frozen=True):
     rank: int
     clear_since: int | None = None
     extreme: Signal | None = None  # the one with the largest effect so far, where it is not `signal`
-    told: Signal | None = None  # the most intense that was told, or came right after
+    told: Signal | None = (
+        None  # what getting worse is held against: what was told, and once that settled its most intense
+    )
     heard: int = 0  # when it opened, or was told as worse
+    settling: Signal | None = None  # the most intense since then, until it has settled
 
     @property
     def worst(self) -> Signal:
@@ -147,8 +153,17 @@ def step(
         stirred = at
         number = max((part.incident for part in parts.values()), default=incident)
         signal = signals[name]
-        began = min(at, onsets.get(name, at))
-        parts[name] = Open(number, at, began, signal.window, signal, rank(signal), told=signal, heard=at)
+        parts[name] = Open(
+            incident=number,
+            opened=at,
+            onset=min(at, onsets.get(name, at)),
+            window=signal.window,
+            signal=signal,
+            rank=rank(signal),
+            told=signal,
+            heard=at,
+            settling=signal,
+        )
         changes.append(Change(at, name, how, parts[name]))
     after = Life(parts, floors, hidden, incident, stirred, silent, spent)
     return after, [msgspec.structs.replace(each, parts=after.parts(each.part.incident)) for each in changes]
@@ -201,7 +216,11 @@ def intensity(signal: Signal, onset: int) -> float:
 
     What goes on at the same rate has the same intensity all along, while its window fills up.
     """
-    return abs(signal.observed - signal.expected) / _hours(signal, onset)
+    return _away(signal) / _hours(signal, onset)
+
+
+def _away(signal: Signal) -> float:
+    return abs(signal.observed - signal.expected)
 
 
 def _hours(signal: Signal, onset: int) -> float:
@@ -222,15 +241,34 @@ def _grow(part: Open, signal: Signal, at: int) -> Open:
         told=part.told or part.signal,
         heard=part.heard or part.opened,
     )
-    told = grown.told or signal
-    more, before = intensity(signal, part.onset), intensity(told, part.onset)
-    if at - grown.heard < SETTLE:
-        return msgspec.structs.replace(grown, told=signal if more > before else told)
-    surplus = (more - before) * _hours(signal, part.onset)  # events beyond those of what was told
-    # A drop gets worse where less is left, and not where more is expected since it is day.
-    if more > WORSE * before and surplus >= MORE and (signal.side == "up" or _further(signal, told)):
-        return msgspec.structs.replace(grown, signal=signal, told=signal, heard=at)
-    return grown
+    if grown.settling is not None:
+        most = max(grown.settling, signal, key=lambda each: intensity(each, part.onset))
+        if at - grown.heard < SETTLE:
+            return msgspec.structs.replace(grown, settling=most)
+        if not _exploded(grown, signal):
+            return msgspec.structs.replace(grown, told=most, settling=None)
+    elif not _worse(grown, signal):
+        return grown
+    return msgspec.structs.replace(grown, signal=signal, told=signal, heard=at, settling=signal)
+
+
+def _worse(part: Open, signal: Signal) -> bool:
+    """Whether twice as many an hour are too many (too few) as when that was told last, and by no small number."""
+    told = part.told or part.signal
+    if signal.side == "down" and signal.effect >= LEFT * told.effect:
+        return False  # as much is left as before: more is missing since more is expected by day
+    rate = _told_rate(part)
+    return intensity(signal, part.onset) > WORSE * rate and _away(signal) - rate * _hours(signal, part.onset) >= MORE
+
+
+def _exploded(part: Open, signal: Signal) -> bool:
+    """Whether what people heard of was only the beginning."""
+    return _worse(part, signal) and intensity(signal, part.onset) > EXPLODED * _told_rate(part)
+
+
+def _told_rate(part: Open) -> float:
+    """The onset is known to a bin, so what was told may have come in as much less time."""
+    return intensity(part.told or part.signal, part.onset + BIN)
 
 
 def _further(one: Signal, other: Signal) -> bool:

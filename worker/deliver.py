@@ -30,13 +30,13 @@ BROKEN = "channel_broken"
 
 
 def drain(process: Process, name: str, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> int:
-    """Send everything that is due for the channel, message by message; how many were tried."""
+    """Send all that is due for the channel, message by message, until it is told to stop; how many were tried."""
     desk, tried, decided = Desk.of(process), 0, Decided()
-    while True:
+    while not process.stopping.is_set():
         now = clock()
         claimed = process.store(lambda conn: take(conn, name, desk, now, decided))  # noqa: B023 - done before it changes
         if claimed is None:
-            return tried
+            break
         drawn = picture(process, name, claimed, desk)
         delivery = dispatch(name, claimed, desk, drawn)
         ended = clock()
@@ -46,6 +46,7 @@ def drain(process: Process, name: str, clock: Callable[[], datetime] = lambda: d
         if not delivery.ok:
             decided.keep([], ended)  # the channel may be left alone now
         tried += 1
+    return tried
 
 
 def hours_of(conn: Connection, name: str, claimed: Claimed, desk: Desk) -> Hours | None:

@@ -70,8 +70,8 @@ class Process:
         self._conn: Connection | None = None
 
     def twin(self, name: str) -> "Process":
-        """The same with a connection of its own, for a thread beside this one."""
-        return Process(
+        """The same with a connection of its own, for a thread beside this one. Both are told to stop together."""
+        twin = Process(
             self.stores,
             self.redis,
             self.rules,
@@ -81,6 +81,8 @@ class Process:
             self.base_url,
             templates=self.templates,
         )
+        twin.stopping = self.stopping
+        return twin
 
     def queue(self, name: str) -> Queue:
         return Queue(name, connection=self.redis)

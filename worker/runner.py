@@ -28,8 +28,10 @@ MAINTENANCE = 15  # seconds
 GRACE = 5  # seconds
 WORKER_TTL = 30  # seconds; a worker blocks on an empty queue for half of it, then does maintenance
 RECONNECT = 2.0  # seconds at most between two tries to reach Redis; RQ's minute would begin when Redis is back
+PROBE = "billingwatch:probe"
 POP = 1  # seconds that one pop blocks; a signal is heard between two, so that no job's id is thrown away
 AGAIN = 0.5  # seconds between two questions whether Redis or Postgres is back
+ANSWER = 10  # seconds that Redis may take for one
 DEFAULT_TIMEOUT = 60  # seconds, of a job that names none
 
 
@@ -66,6 +68,16 @@ class Runner(SimpleWorker):
             self._stop_requested = True
         else:
             super()._shutdown()  # type: ignore[no-untyped-call]
+
+    @property
+    def connection_timeout(self) -> int:
+        return ANSWER
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+        # RQ tries to reach a silent Redis for ever, and beats before each try; to stop must not wait for that.
+        if self.stopping and not self.in_hand:
+            raise StopRequested
+        super().heartbeat(timeout, pipeline)
 
     def get_heartbeat_ttl(self, job: RQJob, working_time: float = 0.0) -> int:
         return int(job.timeout or DEFAULT_TIMEOUT) + GRACE
@@ -117,14 +129,14 @@ def _tell_what_is_taken(runner: Runner) -> type[Queue]:
 
 
 def wait_for_redis(process: Process) -> bool:
-    """Wait until Redis answers, for without it no worker can begin; False where the process is told to stop."""
+    """Wait until Redis takes a write, for else no worker can begin; False where the process is told to stop."""
     told = False
     while not process.stopping.is_set():
         try:
-            process.redis.ping()
+            process.redis.set(PROBE, 1, px=1000)
         except (RedisError, OSError) as error:
             if not told:
-                log.warning("redis_away", error=type(error).__name__, hint="is it running at REDIS_URL?")
+                log.warning("redis_away", error=type(error).__name__, hint="does it run at REDIS_URL, has it room?")
                 told = True
             time.sleep(AGAIN)
         else:

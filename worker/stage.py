@@ -41,6 +41,7 @@ def stage(
     # What gets worse while its first message waits for others is told in that one, as it is then.
     begins = outbox.begins(conn, incident.id, at) if reason == "worse" else {}
     for each in routed.values():
-        due = at + each.route.group_wait if reason == "first" else begins.get(each.channel, at)
+        soon = at + each.route.group_wait
+        due = soon if reason == "first" else min(soon, begins.get(each.channel, at))
         outbox.stage(conn, incident.id, each.channel, reason, each.reason, at, due, content=content)
     return len(routed)

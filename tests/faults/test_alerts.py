@@ -153,7 +153,8 @@ def test_worker_that_is_told_to_stop_while_redis_hangs_begins_nothing_more(rig: 
     until(lambda: live_workers(rig.redis, ALERTS, datetime.now(UTC)), START)
     with rig.hanging_valkey():
         stage(rig)
-        until(lambda: sink.posted, START)
+        with rig.connect() as conn:
+            until(lambda: conn.execute("SELECT FROM alerts WHERE state = 'sent'").fetchone() is not None, START)
         worker.process.terminate()
         stage(rig, 1)
         code = worker.wait(90)
