@@ -45,11 +45,14 @@ class Open(Struct, frozen=True):
     rank: int
     clear_since: int | None = None
     extreme: Signal | None = None  # the one with the largest effect so far, where it is not `signal`
-    told: Signal | None = (
-        None  # what getting worse is held against: what was told, and once that settled its most intense
-    )
+    told: Signal | None = None  # what people were told; once that settled, its most intense
     heard: int = 0  # when it opened, or was told as worse
     settling: Signal | None = None  # the most intense since then, until it has settled
+
+    @property
+    def known(self) -> Signal:
+        """What getting worse is held against."""
+        return self.told or self.signal
 
     @property
     def worst(self) -> Signal:
@@ -238,37 +241,26 @@ def _grow(part: Open, signal: Signal, at: int) -> Open:
         rank=max(part.rank, rank(signal, part.window)),
         clear_since=None,
         extreme=signal if further else part.worst,
-        told=part.told or part.signal,
+        told=part.known,
         heard=part.heard or part.opened,
     )
+    most = None
     if grown.settling is not None:
         most = max(grown.settling, signal, key=lambda each: intensity(each, part.onset))
         if at - grown.heard < SETTLE:
             return msgspec.structs.replace(grown, settling=most)
-        if not _exploded(grown, signal):
-            return msgspec.structs.replace(grown, told=most, settling=None)
-    elif not _worse(grown, signal):
-        return grown
-    return msgspec.structs.replace(grown, signal=signal, told=signal, heard=at, settling=signal)
+    if _worse(grown, signal, EXPLODED if most else WORSE):
+        return msgspec.structs.replace(grown, signal=signal, told=signal, heard=at, settling=signal)
+    return msgspec.structs.replace(grown, told=most or grown.told, settling=None)
 
 
-def _worse(part: Open, signal: Signal) -> bool:
-    """Whether twice as many an hour are too many (too few) as when that was told last, and by no small number."""
-    told = part.told or part.signal
-    if signal.side == "down" and signal.effect >= LEFT * told.effect:
+def _worse(part: Open, signal: Signal, times: float) -> bool:
+    """Whether so many times as many an hour are too many (too few) as were told last, and by no small number."""
+    if signal.side == "down" and signal.effect >= LEFT * part.known.effect:
         return False  # as much is left as before: more is missing since more is expected by day
-    rate = _told_rate(part)
-    return intensity(signal, part.onset) > WORSE * rate and _away(signal) - rate * _hours(signal, part.onset) >= MORE
-
-
-def _exploded(part: Open, signal: Signal) -> bool:
-    """Whether what people heard of was only the beginning."""
-    return _worse(part, signal) and intensity(signal, part.onset) > EXPLODED * _told_rate(part)
-
-
-def _told_rate(part: Open) -> float:
-    """The onset is known to a bin, so what was told may have come in as much less time."""
-    return intensity(part.told or part.signal, part.onset + BIN)
+    # The onset is known to a bin, so what was told may have come in as much less time.
+    rate = intensity(part.known, part.onset + BIN)
+    return intensity(signal, part.onset) > times * rate and _away(signal) - rate * _hours(signal, part.onset) >= MORE
 
 
 def _further(one: Signal, other: Signal) -> bool:

@@ -22,12 +22,10 @@ EVERY = 1.0  # seconds between two looks
 OVERDUE = timedelta(seconds=1)  # what is due for longer was not woken: the clock looks four times a second
 
 
-def look(process: Process, lanes: Lanes, now: datetime) -> list[str]:
-    """Start the channels for which something is overdue; which. Raises StoreAwayError."""
-    channels = process.store(lambda conn: outbox.due_channels(conn, now - OVERDUE))
-    for channel in channels:
+def look(process: Process, lanes: Lanes, now: datetime) -> None:
+    """Start the channels for which something is overdue. Raises StoreAwayError."""
+    for channel in process.store(lambda conn: outbox.due_channels(conn, now - OVERDUE)):
         lanes.start(channel)
-    return channels
 
 
 @contextmanager
@@ -38,7 +36,7 @@ def looking(process: Process, lanes: Lanes) -> Iterator[None]:
     """
     over = Event()
     own = process.twin(f"{process.name} lookout")
-    thread = Thread(target=_run, args=(own, lanes, process.stopping, over), name="lookout", daemon=True)
+    thread = Thread(target=_run, args=(own, lanes, over), name="lookout", daemon=True)
     thread.start()
     try:
         yield
@@ -47,9 +45,9 @@ def looking(process: Process, lanes: Lanes) -> Iterator[None]:
         thread.join()
 
 
-def _run(process: Process, lanes: Lanes, stopping: Event, over: Event) -> None:
+def _run(process: Process, lanes: Lanes, over: Event) -> None:
     try:
-        while not stopping.is_set():
+        while not process.stopping.is_set():
             try:
                 look(process, lanes, datetime.now(UTC))
             except Exception as error:  # noqa: BLE001 - whatever it is, the next look may find what is due
